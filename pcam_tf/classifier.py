@@ -1,0 +1,182 @@
+"""The classifier: preprocessing, backbone and head in one Keras model; freeze, save, load."""
+
+import functools
+import zipfile
+from pathlib import Path
+
+import h5py
+import keras
+
+from pcam_tf import backbones
+from pcam_tf.errors import InputError
+from pcam_tf.files import written_whole
+
+PATCH_PX = 96
+FEATURES_LAYER = "features"
+HEAD_LAYERS = ("head_dropout", "tumour_probability")
+SHIPPED_MODEL = Path(__file__).parent / "shipped" / "model.keras"
+
+
+def build(
+    *,
+    backbone: str = "EfficientNetLite0",
+    weights: str | None = "imagenet",
+    crop_px: int = PATCH_PX,
+    resize_px: int | None = None,
+    dropout: float = 0.2,
+) -> keras.Model:
+    """Build a classifier of patches.
+
+    Args:
+        backbone: a key of `backbones.BACKBONES`.
+        weights: "imagenet", None (random) or the path of a Keras weights file of the backbone.
+        crop_px: side of the centre crop that the backbone sees; at least 32, the labelled centre.
+        resize_px: side to which the crop is resized (bilinear), or None to leave it as it is.
+        dropout: share of the features dropped in training, 0..1.
+
+    Returns:
+        A flat functional model from raw patches, (batch, 96, 96, 3), RGB 0..255, to the probability
+        of tumour, (batch, 1) float32. The layer "features" holds the pooled features.
+
+    Raises:
+        InputError: no such backbone, its weights cannot be had, or an impossible `crop_px`.
+    """
+    if not 32 <= crop_px <= PATCH_PX:
+        raise InputError(f"crop_px is {crop_px}: choose 32 (the labelled centre) to {PATCH_PX}.")
+    patches = keras.Input((PATCH_PX, PATCH_PX, 3), dtype="float32", name="patch")
+    tensor = patches
+    if crop_px < PATCH_PX:
+        tensor = keras.layers.CenterCrop(crop_px, crop_px, name="centre_crop")(tensor)
+    if resize_px:
+        tensor = keras.layers.Resizing(resize_px, resize_px, name="resize")(tensor)
+    tensor = backbones.connect(backbone, tensor, weights=weights)
+    tensor = keras.layers.GlobalAveragePooling2D(name=FEATURES_LAYER)(tensor)
+    tensor = keras.layers.Dropout(dropout, name=HEAD_LAYERS[0])(tensor)
+    # float32 also under mixed precision: a float16 sigmoid rounds confident probabilities to 1.
+    probability = keras.layers.Dense(1, activation="sigmoid", dtype="float32", name=HEAD_LAYERS[1])(
+        tensor
+    )
+    return keras.Model(patches, probability, name="classifier")
+
+
+def freeze(classifier: keras.Model) -> None:
+    """Freeze the backbone, for the frozen phase: only the head is trained.
+
+    Frozen BatchNormalization layers use their stored statistics, in training as well: the features
+    of a patch are then the same in every epoch.
+    """
+    _set_backbone_trainable(classifier, False)
+
+
+def unfreeze(classifier: keras.Model) -> None:
+    """Make backbone and head trainable, for the unfrozen phase.
+
+    BatchNormalization layers then normalise by the statistics of each training batch and update
+    the stored ones: those of ImageNet photographs do not fit stained tissue.
+    """
+    _set_backbone_trainable(classifier, True)
+
+
+def _set_backbone_trainable(classifier, trainable):
+    for layer in classifier.layers:
+        if layer.name not in HEAD_LAYERS:
+            layer.trainable = trainable
+
+
+def feature_extractor(classifier: keras.Model) -> keras.Model:
+    """Return the model from raw patches to pooled features, (batch, features); shares weights."""
+    return keras.Model(classifier.input, classifier.get_layer(FEATURES_LAYER).output)
+
+
+def head(classifier: keras.Model) -> keras.Model:
+    """Return the model from pooled features, (batch, features), to probability; shares weights."""
+    features = keras.Input(classifier.get_layer(FEATURES_LAYER).output.shape[1:])
+    tensor = features
+    for name in HEAD_LAYERS:
+        tensor = classifier.get_layer(name)(tensor)
+    return keras.Model(features, tensor)
+
+
+def save(classifier: keras.Model, path: str | Path) -> None:
+    """Write a classifier as a `.keras` file, whole or not at all.
+
+    Raises:
+        InputError: `path` cannot be written.
+    """
+    with written_whole(path) as temporary:
+        classifier.save(temporary)
+
+
+def save_small(classifier: keras.Model, path: str | Path) -> None:
+    """Write a classifier as a `.keras` file with its weights rounded to float16: half the size.
+
+    Plain `keras.saving.load_model` reads it back as float32.
+
+    Raises:
+        InputError: `path` cannot be written.
+    """
+    with written_whole(path) as temporary:
+        classifier.save(temporary)
+        with zipfile.ZipFile(temporary) as archive:
+            contents = {name: archive.read(name) for name in archive.namelist()}
+        weights_file = temporary.with_suffix(".h5")
+        try:
+            weights_file.write_bytes(contents["model.weights.h5"])
+            rounded_file = weights_file.with_suffix(".rounded")
+            with h5py.File(weights_file) as full, h5py.File(rounded_file, "w") as rounded:
+                full.visititems(functools.partial(_copy_rounded, rounded))
+            contents["model.weights.h5"] = rounded_file.read_bytes()
+        finally:
+            weights_file.unlink(missing_ok=True)
+            weights_file.with_suffix(".rounded").unlink(missing_ok=True)
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in contents.items():
+                archive.writestr(name, content)
+
+
+def _copy_rounded(target, name, item):
+    """Copy one item of an HDF5 file, its attributes included, floats as float16."""
+    if isinstance(item, h5py.Dataset):
+        copy = target.create_dataset(
+            name, data=item[()].astype("float16") if item.dtype.kind == "f" else item[()]
+        )
+    else:
+        copy = target.require_group(name)
+    for key, value in item.attrs.items():
+        copy.attrs[key] = value
+
+
+def load(path: str | Path | None = None) -> keras.Model:
+    """Load a classifier.
+
+    Args:
+        path: a `.keras` file or the folder of a run; without it, the model that is shipped.
+
+    Returns:
+        A model from raw patches, (batch, 96, 96, 3), RGB 0..255, to probabilities, (batch, 1).
+
+    Raises:
+        InputError: there is no such file, Keras cannot read it, or it does not take such patches.
+    """
+    path = Path(path or SHIPPED_MODEL)
+    if path.is_dir():
+        path = path / "model.keras"
+    if not path.is_file():
+        raise InputError(
+            f"there is no model at {path}: give a .keras file or the folder of a finished run."
+        )
+    try:
+        classifier = keras.saving.load_model(path, compile=False)
+    except Exception as error:  # what Keras raises for a bad file differs from version to version
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"{path} is not a model that Keras {keras.__version__} can read ({reason}); "
+            "give a .keras file written by Keras 3."
+        ) from error
+    expected, got = (None, PATCH_PX, PATCH_PX, 3), getattr(classifier, "input_shape", None)
+    if got != expected or classifier.output_shape != (None, 1):
+        raise InputError(
+            f"{path} takes {got} and returns {getattr(classifier, 'output_shape', None)}; "
+            f"a classifier of patches takes {expected} and returns (None, 1)."
+        )
+    return classifier

@@ -1,0 +1,468 @@
+"""Recipes, and the training of a classifier: frozen phase, then unfrozen phase."""
+
+import dataclasses
+import json
+import shutil
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import sklearn.metrics
+import tensorflow as tf
+import tqdm
+
+from pcam_tf import augment, classifier, data
+from pcam_tf.errors import InputError, unknown
+from pcam_tf.files import write_json, written_whole
+
+HISTORY_COLUMNS = ["phase", "epoch", "loss", "validation_loss", "validation_auc", "seconds"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what a training does, apart from the patches.
+
+    Attributes:
+        preset: the name of the preset it started from.
+        backbone: a key of `backbones.BACKBONES`.
+        weights: "imagenet", None (random) or the path of a Keras weights file of the backbone.
+        crop_px: side of the centre crop that the backbone sees.
+        resize_px: side that the crop is resized to, or None.
+        dropout: share of features dropped in training.
+        batch_size: patches a step, in both phases.
+        stain_strength: strength of `augment.RandomStain`; 0 for none.
+        shift_px: largest shift of `augment.RandomShift`; 0 for none.
+        label_smoothing: labels become 0 + s/2 and 1 - s/2.
+        class_weights: weigh classes inversely to their frequency.
+        weight_decay: of AdamW, in both phases.
+        frozen_views: augmented views of each training patch whose features are computed once.
+        frozen_epochs: passes of the head over those features.
+        frozen_learning_rate: peak rate of the head alone.
+        unfrozen_epochs: passes of backbone and head over the training patches.
+        unfrozen_learning_rate: peak rate of backbone and head together.
+        warm_up: share of a phase's steps in which the rate rises; then it falls as a cosine.
+        averaging: momentum of the running average of the weights, which is what is evaluated and
+            saved; 0.99 averages over about the last hundred steps.
+        patience: epochs without a better validation AUC after which a phase ends.
+        mixed_precision: compute in float16 (GPUs); what is saved is float32 all the same.
+        seed: of everything drawn at random.
+    """
+
+    preset: str
+    backbone: str = "EfficientNetLite0"
+    weights: str | None = "imagenet"
+    crop_px: int = 96
+    resize_px: int | None = None
+    dropout: float = 0.2
+    batch_size: int = 64
+    stain_strength: float = 0.25
+    shift_px: int = 4
+    label_smoothing: float = 0.05
+    class_weights: bool = False
+    weight_decay: float = 1e-4
+    frozen_views: int = 2
+    frozen_epochs: int = 10
+    frozen_learning_rate: float = 3e-3
+    unfrozen_epochs: int = 8
+    unfrozen_learning_rate: float = 7e-4
+    warm_up: float = 0.1
+    averaging: float = 0.995
+    patience: int = 5
+    mixed_precision: bool = False
+    seed: int = 0
+
+
+PRESETS = {
+    "smoke": Recipe(
+        preset="smoke",
+        crop_px=64,
+        frozen_views=1,
+        frozen_epochs=10,
+        unfrozen_epochs=2,
+        averaging=0.9,
+        batch_size=32,
+    ),
+    "cpu": Recipe(preset="cpu"),
+    "gpu": Recipe(preset="gpu", batch_size=256, mixed_precision=True),
+}
+
+
+def preset(name: str) -> Recipe:
+    """Return the recipe of a preset: "smoke", "cpu" or "gpu".
+
+    Raises:
+        InputError: there is no such preset; the message suggests the nearest.
+    """
+    if name not in PRESETS:
+        raise unknown("preset", name, PRESETS)
+    return PRESETS[name]
+
+
+def train(recipe: Recipe, builder, run_dir: str | Path) -> keras.Model:
+    """Train a classifier, or go on with a training, or return the one of a finished run.
+
+    Writes into `run_dir`: `recipe.json`, `history.csv` (a row an epoch), `model-frozen.keras` (the
+    best of the frozen phase) and `model.keras` (the best so far by validation AUC). After a kill,
+    the same call goes on from the last finished epoch and ends as if it had not been killed.
+
+    Args:
+        recipe: what to do.
+        builder: a prepared source, see `data.open_source`.
+        run_dir: the run's folder; made where it is missing.
+
+    Returns:
+        The classifier of the best epoch, (batch, 96, 96, 3) RGB 0..255 to (batch, 1).
+
+    Raises:
+        InputError: the folder holds a run of another recipe or other patches, or it cannot be
+            written, or the source lacks a split.
+    """
+    run_dir = Path(run_dir)
+    _claim(run_dir, recipe, builder)
+    if is_finished(run_dir):
+        return classifier.load(run_dir)
+    keras.utils.set_random_seed(recipe.seed)
+    if keras.config.backend() == "tensorflow":
+        tf.config.experimental.enable_op_determinism()
+    model = _build(recipe)
+    with data.readable_errors():
+        _frozen_phase(model, recipe, builder, run_dir)
+        _unfrozen_phase(model, recipe, builder, run_dir)
+    shutil.rmtree(_work_dir(run_dir), ignore_errors=True)
+    write_json(run_dir / "finished.json", {"epochs": len(history(run_dir))})
+    return classifier.load(run_dir)
+
+
+def history(run_dir: str | Path) -> pd.DataFrame:
+    """Return a run's history: phase, epoch (from 1), losses, validation AUC, seconds.
+
+    Raises:
+        InputError: the folder holds no history.
+    """
+    path = Path(run_dir) / "history.csv"
+    if not path.is_file():
+        raise InputError(f"{run_dir} holds no run: there is no history.csv in it.")
+    return pd.read_csv(path)
+
+
+def is_finished(run_dir: str | Path) -> bool:
+    """Return whether both phases of a run have ended."""
+    return (Path(run_dir) / "finished.json").is_file()
+
+
+def _work_dir(run_dir):
+    """Return the folder of what only an unfinished run needs: features, checkpoints."""
+    return run_dir / "unfinished"
+
+
+def _claim(run_dir, recipe, builder):
+    """Make the run's folder, or make sure that it is this very run's."""
+    described = {
+        "recipe": dataclasses.asdict(recipe),
+        "data": {
+            "name": builder.info.name,
+            "version": str(builder.info.version),
+            "patches": {split: data.count(builder, split) for split in data.SPLITS},
+        },
+    }
+    path = run_dir / "recipe.json"
+    if not path.is_file():
+        write_json(path, described)
+        return
+    try:
+        existing = json.loads(path.read_text(encoding="utf-8"))
+        different = [
+            f"{part}.{key} {existing[part].get(key)!r} instead of {value!r}"
+            for part, values in described.items()
+            for key, value in values.items()
+            if existing[part].get(key) != value
+        ]
+    except (ValueError, KeyError, AttributeError) as error:
+        raise InputError(
+            f"{path} is not a run's recipe: delete the run or name another."
+        ) from error
+    if different:
+        raise InputError(
+            f"{run_dir} holds a run of another recipe ({different[0]}): delete it or name another."
+        )
+
+
+def _build(recipe):
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16" if recipe.mixed_precision else "float32")
+    try:
+        return classifier.build(
+            backbone=recipe.backbone,
+            weights=recipe.weights,
+            crop_px=recipe.crop_px,
+            resize_px=recipe.resize_px,
+            dropout=recipe.dropout,
+        )
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def _frozen_phase(model, recipe, builder, run_dir):
+    """Train the head on features that the frozen backbone computes once."""
+    best = run_dir / "model-frozen.keras"
+    if not best.is_file():
+        classifier.freeze(model)
+        training, labels = _features(model, recipe, builder, run_dir, "train")
+        validation, validation_labels = _features(model, recipe, builder, run_dir, "validation")
+
+        def epochs(first, last):
+            dataset = _feature_batches(training, labels, recipe, first)
+            for epoch in range(first + 1, last):
+                dataset = dataset.concatenate(_feature_batches(training, labels, recipe, epoch))
+            return dataset
+
+        _fit(
+            "frozen",
+            classifier.head(model),
+            saved=model,
+            recipe=recipe,
+            run_dir=run_dir,
+            epochs=epochs,
+            patches=len(labels),
+            validation=(lambda head: head.predict(validation, batch_size=1024, verbose=0)),
+            validation_labels=validation_labels,
+            class_weight=_class_weight(recipe, labels),
+        )
+        with written_whole(best) as temporary:
+            shutil.copy(run_dir / "model.keras", temporary)
+    model.set_weights(classifier.load(best).get_weights())
+
+
+def _features(model, recipe, builder, run_dir, split):
+    """Return features (views × patches, features) float16 on disk, and their labels."""
+    views = recipe.frozen_views if split == "train" else 1
+    features_file = _work_dir(run_dir) / f"features-{split}.npy"
+    labels_file = _work_dir(run_dir) / f"labels-{split}.npy"
+    if not features_file.is_file():
+        patches = data.count(builder, split)
+        extractor = classifier.feature_extractor(model)
+        labels = np.empty(views * patches, "int8")
+        with written_whole(features_file) as temporary:
+            stored = np.lib.format.open_memmap(
+                temporary, "w+", "float16", (views * patches, extractor.output_shape[-1])
+            )
+            row = 0
+            bar = tqdm.tqdm(total=len(labels), desc=f"features of {split}", unit="patch")
+            for view in range(views):
+                augmentation = _augmentation(recipe, seed=recipe.seed + 100 * view)
+                for batch in data.arrays(data.batches(builder, split, batch_size=256)):
+                    images = batch["image"].astype("float32")
+                    # The first view is the patch as it is, which is what a prediction sees.
+                    for layer in augmentation if view else []:
+                        images = layer(images, training=True)
+                    last = row + len(batch["label"])
+                    stored[row:last] = extractor.predict_on_batch(images)
+                    labels[row:last] = batch["label"]
+                    row = last
+                    bar.update(len(batch["label"]))
+            bar.close()
+            stored.flush()
+            with written_whole(labels_file) as temporary_labels:
+                np.save(temporary_labels, labels)
+    return np.load(features_file, mmap_mode="r"), np.load(labels_file)
+
+
+def _feature_batches(features, labels, recipe, epoch):
+    """Return one epoch of the head's training: shuffled batches read from disk."""
+    order = np.random.default_rng([recipe.seed, epoch]).permutation(len(labels))
+
+    def read(rows):
+        return features[rows].astype("float32"), labels[rows].astype("int64")
+
+    def batch(rows):
+        values, truth = tf.numpy_function(read, [rows], (tf.float32, tf.int64))
+        return (
+            tf.ensure_shape(values, (None, features.shape[1])),
+            tf.ensure_shape(truth, (None,)),
+        )
+
+    return tf.data.Dataset.from_tensor_slices(order).batch(recipe.batch_size).map(batch).prefetch(2)
+
+
+def _unfrozen_phase(model, recipe, builder, run_dir):
+    """Train backbone and head together, on augmented patches."""
+    classifier.unfreeze(model)
+    augmented = keras.Sequential(
+        [keras.Input(model.input_shape[1:]), *_augmentation(recipe, seed=recipe.seed), model]
+    )
+    validation_labels = np.concatenate(
+        [batch["label"] for batch in data.batches(builder, "validation", batch_size=256)]
+    )
+    labels = (
+        np.concatenate([batch["label"] for batch in data.batches(builder, "train", batch_size=256)])
+        if recipe.class_weights
+        else None
+    )
+
+    def validation(_):
+        patches = data.batches(builder, "validation", batch_size=256)
+        return model.predict(patches.map(lambda patch: patch["image"]), verbose=0)
+
+    _fit(
+        "unfrozen",
+        augmented,
+        saved=model,
+        recipe=recipe,
+        run_dir=run_dir,
+        epochs=lambda first, last: data.epochs(
+            builder,
+            "train",
+            batch_size=recipe.batch_size,
+            seed=recipe.seed,
+            first=first,
+            last=last,
+        ),
+        patches=data.count(builder, "train"),
+        validation=validation,
+        validation_labels=validation_labels,
+        class_weight=_class_weight(recipe, labels),
+    )
+
+
+def _augmentation(recipe, *, seed):
+    return augment.layers(seed=seed, stain_strength=recipe.stain_strength, shift_px=recipe.shift_px)
+
+
+def _class_weight(recipe, labels):
+    if not recipe.class_weights:
+        return None
+    counts = np.bincount(labels, minlength=2)
+    return {label: len(labels) / (2 * max(count, 1)) for label, count in enumerate(counts)}
+
+
+def _fit(
+    phase,
+    model,
+    *,
+    saved,
+    recipe,
+    run_dir,
+    epochs,
+    patches,
+    validation,
+    validation_labels,
+    class_weight,
+):
+    """Run the epochs of one phase that are still to do."""
+    total = getattr(recipe, f"{phase}_epochs")
+    steps = -(-patches // recipe.batch_size)
+    model.compile(
+        optimizer=_optimizer(recipe, getattr(recipe, f"{phase}_learning_rate"), total * steps),
+        loss=keras.losses.BinaryCrossentropy(label_smoothing=recipe.label_smoothing),
+    )
+    record = _Record(phase, saved, recipe, run_dir, validation, validation_labels)
+    record.set_model(model)
+    first = record.restore()
+    if first >= total or record.has_stalled():
+        return
+    model.fit(
+        epochs(first, total),
+        initial_epoch=first,
+        epochs=total,
+        steps_per_epoch=steps,
+        shuffle=False,
+        class_weight=class_weight,
+        callbacks=[record, keras.callbacks.TerminateOnNaN()],
+        verbose=1 if phase == "unfrozen" else 2,
+    )
+
+
+def _optimizer(recipe, peak, steps):
+    warm_up = round(recipe.warm_up * steps)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        peak / 100, max(steps - warm_up, 1), warmup_target=peak, warmup_steps=warm_up
+    )
+    optimizer = keras.optimizers.AdamW(
+        schedule,
+        weight_decay=recipe.weight_decay,
+        use_ema=True,
+        ema_momentum=recipe.averaging,
+    )
+    optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
+
+
+class _Record(keras.callbacks.Callback):
+    """After each epoch: validate with the averaged weights, keep the best, note it, checkpoint.
+
+    Keras's BackupAndRestore does not keep what early stopping has counted; here all of that is
+    read off `history.csv`. A row in it is what makes an epoch finished: it is written last.
+    """
+
+    def __init__(self, phase, saved, recipe, run_dir, validation, validation_labels):
+        super().__init__()
+        self.phase, self.saved, self.recipe, self.run_dir = phase, saved, recipe, run_dir
+        self.validation, self.validation_labels = validation, validation_labels
+        self.averager = keras.callbacks.SwapEMAWeights()
+        self.path = run_dir / "history.csv"
+        self.history = (
+            history(run_dir) if self.path.is_file() else pd.DataFrame(columns=HISTORY_COLUMNS)
+        )
+
+    def set_model(self, model):
+        super().set_model(model)
+        self.averager.set_model(model)
+
+    def restore(self) -> int:
+        """Load the checkpoint of the phase's last finished epoch; return how many there are."""
+        done = int((self.history.phase == self.phase).sum())
+        if done:
+            self.model.optimizer.build(self.model.trainable_variables)
+            self.model.load_weights(self._checkpoint(done))
+        return done
+
+    def has_stalled(self) -> bool:
+        """Return whether the phase has gone `patience` epochs without a better AUC."""
+        aucs = self.history.validation_auc[self.history.phase == self.phase].to_numpy()
+        return len(aucs) > 0 and len(aucs) - 1 - aucs.argmax() >= self.recipe.patience
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.started = time.perf_counter()
+        # Every epoch draws from seeds of its own, so that a resumed run draws the same. A million
+        # apart, since each draw within an epoch moves a state on by one.
+        for index, variable in enumerate(self.model.variables):
+            if variable.path.endswith("seed_generator_state"):
+                variable.assign([self.recipe.seed + index, 1_000_000 * (epoch + 1)])
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.averager.on_test_begin()
+        probabilities = np.asarray(self.validation(self.model), "float64").ravel()
+        auc = sklearn.metrics.roc_auc_score(self.validation_labels, probabilities)
+        if not self.history.validation_auc.max() >= auc:
+            self._save_best()
+        self.averager.on_test_end()
+        with written_whole(self._checkpoint(epoch + 1)) as temporary:
+            self.model.save_weights(temporary)
+        row = {
+            "phase": self.phase,
+            "epoch": epoch + 1,
+            "loss": logs["loss"],
+            "validation_loss": sklearn.metrics.log_loss(self.validation_labels, probabilities),
+            "validation_auc": auc,
+            "seconds": round(time.perf_counter() - self.started, 2),
+        }
+        row = pd.DataFrame([row])
+        self.history = pd.concat([self.history, row]) if len(self.history) else row
+        with written_whole(self.path) as temporary:
+            self.history.to_csv(temporary, index=False)
+        self._checkpoint(epoch).unlink(missing_ok=True)
+        print(f" {self.phase} epoch {epoch + 1}: validation AUC {auc:.4f}", flush=True)
+        if self.has_stalled():
+            self.model.stop_training = True
+
+    def _save_best(self):
+        best = self.saved
+        if self.recipe.mixed_precision:
+            best = _build(dataclasses.replace(self.recipe, mixed_precision=False, weights=None))
+            best.set_weights(self.saved.get_weights())
+        classifier.save(best, self.run_dir / "model.keras")
+
+    def _checkpoint(self, epoch):
+        return _work_dir(self.run_dir) / f"{self.phase}-{epoch}.weights.h5"
