@@ -46,6 +46,7 @@ class Recipe:
         averaging: momentum of the running average of the weights, which is what is evaluated and
             saved; 0.99 averages over about the last hundred steps.
         patience: epochs without a better validation AUC after which a phase ends.
+        test_time_augmentation: the run's predictions average over the eight views of D4.
         mixed_precision: compute in float16 (GPUs); what is saved is float32 all the same.
         seed: of everything drawn at random.
     """
@@ -70,6 +71,7 @@ class Recipe:
     warm_up: float = 0.1
     averaging: float = 0.995
     patience: int = 5
+    test_time_augmentation: bool = True
     mixed_precision: bool = False
     seed: int = 0
 
@@ -83,6 +85,7 @@ PRESETS = {
         unfrozen_epochs=2,
         averaging=0.9,
         batch_size=32,
+        test_time_augmentation=False,
     ),
     "cpu": Recipe(preset="cpu"),
     "gpu": Recipe(preset="gpu", batch_size=256, mixed_precision=True),

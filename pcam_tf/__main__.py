@@ -1,0 +1,238 @@
+"""The command line: parse, call, print."""
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+
+from pcam_tf.errors import InputError
+
+PRESET_HELP = "smoke (minutes, synthetic patches), cpu (about an hour) or gpu (full PCam)"
+DATA_HELP = (
+    "a prepared data directory, holding patch_camelyon/2.0.0; default: PCAM_TF_DATA_DIR, "
+    "else synthetic patches"
+)
+
+
+def _prepare(arguments):
+    from pcam_tf import data, hdf5
+
+    data_dir = _needed_dir(arguments)
+    if arguments.download:
+        data.download(data_dir)
+    else:
+        hdf5.prepare_from_hdf5(
+            arguments.from_hdf5, data_dir, verify_checksums=arguments.verify_checksums
+        )
+    print(f"prepared {data_dir}: use it by --data-dir {data_dir} or PCAM_TF_DATA_DIR={data_dir}")
+
+
+def _needed_dir(arguments):
+    from pcam_tf import data
+
+    chosen = data.chosen_dir(arguments.data_dir)
+    if chosen is None:
+        raise InputError("say where to write the prepared data: give --data-dir DIR.")
+    return chosen
+
+
+def _open(arguments):
+    from pcam_tf import data
+
+    return data.open_source(data.chosen_dir(arguments.data_dir))
+
+
+def _audit(arguments):
+    from pcam_tf import audit, data
+    from pcam_tf.files import write_json
+
+    source = _open(arguments)
+    found = audit.audit(
+        {
+            split: data.arrays(data.batches(source, split, batch_size=256))
+            for split in data.SPLITS
+            if split in source.info.splits
+        }
+    )
+    print(audit.format_audit(found))
+    if arguments.output:
+        write_json(arguments.output, found)
+
+
+def _train(arguments):
+    import dataclasses
+
+    from pcam_tf import evaluation, prediction, training
+
+    recipe = training.preset(arguments.preset)
+    chosen = {"backbone": arguments.backbone, "weights": arguments.weights, "seed": arguments.seed}
+    recipe = dataclasses.replace(
+        recipe, **{name: value for name, value in chosen.items() if value is not None}
+    )
+    run_dir = arguments.run or Path("runs") / recipe.preset
+    source = _open(arguments)
+    try:
+        training.train(recipe, source, run_dir)
+    except KeyboardInterrupt:
+        print(
+            f"\nstopped: the same command goes on from the last finished epoch. {run_dir} holds "
+            "the best model so far, if an epoch was finished.",
+            file=sys.stderr,
+        )
+        return 130
+    prediction.predict_run(run_dir, source, test_time_augmentation=recipe.test_time_augmentation)
+    reports = evaluation.report_run(run_dir)
+    print(evaluation.markdown_table(evaluation.summary_rows(reports)))
+    print(f"run {run_dir}")
+    return 0
+
+
+def _predict(arguments):
+    from pcam_tf import classifier, prediction
+
+    model = classifier.load(arguments.model)
+    if arguments.images:
+        table = prediction.predict_images(
+            model, arguments.images, test_time_augmentation=arguments.test_time_augmentation
+        )
+    else:
+        table = prediction.predict_split(
+            model,
+            _open(arguments),
+            arguments.split,
+            test_time_augmentation=arguments.test_time_augmentation,
+        )
+    prediction.write(table, arguments.output)
+    print(f"{len(table):,} predictions in {arguments.output}")
+
+
+def _evaluate(arguments):
+    from pcam_tf import evaluation
+    from pcam_tf.files import write_json
+
+    predictions = evaluation.read_predictions(arguments.predictions)
+    validation = evaluation.read_predictions(arguments.validation) if arguments.validation else None
+    report = evaluation.report(predictions, validation=validation)
+    output = arguments.output or arguments.predictions.with_suffix(".report.json")
+    write_json(output, report)
+    print(evaluation.format_report(report, title=str(arguments.predictions)))
+    print(f"report in {output}")
+
+
+def _reproduce(arguments):
+    from pcam_tf import data, reproduce
+
+    print(reproduce.reproduce(arguments.preset, data.chosen_dir(arguments.data_dir)))
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="python -m pcam_tf",
+        description="Detect breast-cancer metastasis in histopathology patches (PatchCamelyon). "
+        "For research only, not a medical device.",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def command(name, function, text):
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(function=function)
+        added.add_argument("--debug", action="store_true", help="show tracebacks")
+        return added
+
+    added = command(
+        "prepare", _prepare, "Make a data directory from official HDF5 files or by download."
+    )
+    source = added.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--from-hdf5",
+        type=Path,
+        metavar="DIR",
+        help="the folder of camelyonpatch_level_2_split_{train,valid,test}_{x,y}.h5, plain or .gz",
+    )
+    source.add_argument("--download", action="store_true", help="download 7.5 GB by TFDS")
+    added.add_argument("--data-dir", help="the folder to make patch_camelyon/2.0.0 in")
+    added.add_argument(
+        "--verify-checksums", action="store_true", help="compare .gz files to the published SHA-256"
+    )
+
+    added = command("audit", _audit, "Count classes, duplicates, leaks and blank patches.")
+    added.add_argument("--data-dir", help=DATA_HELP)
+    added.add_argument("--output", type=Path, help="also write the audit as JSON")
+
+    added = command("train", _train, "Train a classifier, or go on with a training.")
+    added.add_argument("--preset", default="smoke", help=PRESET_HELP + "; default: smoke")
+    added.add_argument("--data-dir", help=DATA_HELP)
+    added.add_argument("--run", type=Path, help="the folder of the run; default: runs/PRESET")
+    added.add_argument("--backbone", help="in place of the preset's, such as MobileNetV2")
+    added.add_argument("--weights", help="a Keras weights file (.weights.h5) of the backbone")
+    added.add_argument("--seed", type=int, help="of everything drawn at random; default: 0")
+
+    added = command("predict", _predict, "Write a predictions table: id,label,probability.")
+    added.add_argument("--data-dir", help=DATA_HELP)
+    added.add_argument(
+        "--split", default="test", help="train, validation, test or test[:100]; default: test"
+    )
+    added.add_argument(
+        "--images",
+        nargs="+",
+        metavar="FILE|DIR",
+        help="picture files instead: PNG, JPEG or TIFF, 96×96 px at about 0.97 microns per pixel",
+    )
+    added.add_argument("--model", help="a .keras file or a run's folder; default: the shipped one")
+    added.add_argument("--output", type=Path, default=Path("predictions.csv"))
+    added.add_argument(
+        "--test-time-augmentation",
+        action="store_true",
+        help="average over the eight symmetric views, at eight times the cost",
+    )
+
+    added = command("evaluate", _evaluate, "Report on a predictions table, with 95 %% intervals.")
+    added.add_argument("predictions", type=Path, help="a CSV of id,label,probability")
+    added.add_argument(
+        "--validation", type=Path, help="the table of the validation split, to choose thresholds on"
+    )
+    added.add_argument("--output", type=Path, help="the JSON; default: beside the table")
+
+    added = command("reproduce", _reproduce, "Execute all notebooks and print their results.")
+    added.add_argument("--preset", default="smoke", help=PRESET_HELP + "; default: smoke")
+    added.add_argument("--data-dir", help=DATA_HELP)
+    return parser
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run the command line and return the exit status.
+
+    Args:
+        words: the arguments; None for those of the process.
+    """
+    arguments = _parser().parse_args(words)
+    warnings.filterwarnings("ignore", category=UserWarning, module="keras|tensorflow_datasets")
+    warnings.showwarning = _one_line_warning
+    try:
+        return arguments.function(arguments) or 0
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+    except InputError as error:
+        if arguments.debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        if arguments.debug:
+            raise
+        lines = str(error).strip().splitlines() or [""]
+        reason = lines[-1] if "Traceback" in str(error) else lines[0]
+        print(
+            f"error: {type(error).__name__}: {reason} (--debug shows where)",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def _one_line_warning(message, *_, **__):
+    print(f"warning: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""Execute the notebooks top to bottom, each in a fresh kernel, and sum up their result."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import nbclient
+import nbformat
+
+from pcam_tf import evaluation
+from pcam_tf.errors import InputError
+from pcam_tf.files import written_whole
+
+NOTEBOOKS_DIR = Path("notebooks")
+
+
+class _SpeakingClient(nbclient.NotebookClient):
+    """Prints what the cells print, as they print it."""
+
+    def process_message(self, message, cell, cell_index):
+        if message["msg_type"] == "stream":
+            print(message["content"]["text"], end="", flush=True)
+        return super().process_message(message, cell, cell_index)
+
+
+def notebooks() -> list[Path]:
+    """Return the notebooks in the order in which they are read.
+
+    Raises:
+        InputError: the working folder is not the project's.
+    """
+    found = sorted(NOTEBOOKS_DIR.glob("[0-9][0-9]_*.ipynb"))
+    if not found:
+        raise InputError(f"there is no {NOTEBOOKS_DIR}/ here: run this in the project's folder.")
+    return found
+
+
+def execute(notebook: str | Path, executed: str | Path) -> None:
+    """Execute a notebook in a fresh kernel, in its own folder, and store it with its outputs.
+
+    What its cells print is printed. The copy is stored also when a cell fails.
+
+    Raises:
+        nbclient.exceptions.CellExecutionError: a cell failed.
+        InputError: `executed` cannot be written.
+    """
+    content = nbformat.read(notebook, as_version=4)
+    client = _SpeakingClient(
+        content,
+        timeout=None,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(Path(notebook).parent)}},
+    )
+    try:
+        client.execute()
+    finally:
+        with written_whole(executed) as temporary:
+            nbformat.write(content, temporary)
+
+
+def reproduce(preset: str, data_dir: str | None) -> str:
+    """Execute all notebooks at a preset and return the table of results.
+
+    Args:
+        preset: "smoke", "cpu" or "gpu".
+        data_dir: a prepared data directory, or None for synthetic patches.
+
+    Returns:
+        A short text: split, patches, AUC and accuracy with intervals, and where the report is.
+
+    Raises:
+        InputError: the working folder is not the project's, or a file cannot be written.
+        nbclient.exceptions.CellExecutionError: a cell failed.
+    """
+    os.environ["PCAM_TF_PRESET"] = preset
+    os.environ["PCAM_TF_DATA_DIR"] = data_dir or ""
+    run_dir = Path("runs") / preset
+    todo = notebooks()
+    for number, notebook in enumerate(todo, start=1):
+        print(f"\n[{number}/{len(todo)}] {notebook}", flush=True)
+        started = time.perf_counter()
+        execute(notebook, run_dir / "notebooks" / notebook.name)
+        print(f"[{number}/{len(todo)}] done in {time.perf_counter() - started:.0f} s", flush=True)
+    report_file = run_dir / "report.json"
+    reports = json.loads(report_file.read_text(encoding="utf-8"))
+    return "\n".join(
+        [
+            "",
+            evaluation.markdown_table(evaluation.summary_rows(reports)),
+            f"report   {report_file}",
+            f"figures  {Path('figures') / preset}",
+        ]
+    )

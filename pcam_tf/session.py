@@ -1,0 +1,73 @@
+"""What every notebook starts with: which preset, which patches, where results go."""
+
+import dataclasses
+import importlib.metadata
+import os
+import platform
+import warnings
+from pathlib import Path
+
+import keras
+import tensorflow_datasets as tfds
+
+from pcam_tf import data, figures, training
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """What a notebook works with.
+
+    Attributes:
+        recipe: of the chosen preset.
+        source: the prepared TFDS builder that patches come from.
+        run_dir: the folder of the run, `runs/<preset>`.
+        figures_dir: the folder of the figures, `figures/<preset>`.
+    """
+
+    recipe: training.Recipe
+    source: tfds.core.DatasetBuilder
+    run_dir: Path
+    figures_dir: Path
+
+    def save(self, figure, name: str):
+        """Save a figure as `<figures_dir>/<name>.png` and return it, for the notebook to show."""
+        figures.save(figure, self.figures_dir / f"{name}.png")
+        return figure
+
+
+def start(preset: str | None = None, data_dir: str | None = None) -> Session:
+    """Start a notebook: choose preset and patches, go to the project's folder, say what was chosen.
+
+    Args:
+        preset: "smoke", "cpu" or "gpu"; without it, PCAM_TF_PRESET, else "smoke".
+        data_dir: a prepared data directory; without it, PCAM_TF_DATA_DIR, else synthetic patches.
+            A relative path counts from the project's folder.
+
+    Raises:
+        InputError: an unknown preset, or a data directory that cannot be used.
+    """
+    recipe = training.preset(preset or os.environ.get("PCAM_TF_PRESET") or "smoke")
+    _go_to_project()
+    source = data.open_source(data.chosen_dir(data_dir))
+    run_dir = Path("runs") / recipe.preset
+    # Keras bars and TFDS are chatty about what no reader of a notebook can change.
+    warnings.filterwarnings("ignore", category=UserWarning, module="keras|tensorflow_datasets")
+    versions = ", ".join(
+        f"{name} {importlib.metadata.version(name)}"
+        for name in ("tensorflow", "keras", "tensorflow-datasets", "scikit-learn")
+    )
+    patches = ", ".join(f"{split} {data.count(source, split):,}" for split in data.SPLITS)
+    print(f"Python {platform.python_version()}, {versions}; backend {keras.config.backend()}")
+    print(f"preset  {recipe.preset}")
+    print(f"patches {source.info.name} {source.info.version}: {patches}")
+    print(f"run     {run_dir}")
+    return Session(recipe, source, run_dir, Path("figures") / recipe.preset)
+
+
+def _go_to_project() -> None:
+    """Make the folder that holds `notebooks/` the working one, so that paths mean the same."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "notebooks").is_dir() and (folder / "pcam_tf").is_dir():
+            os.chdir(folder)
+            return
