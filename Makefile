@@ -1,0 +1,43 @@
+# make reproduce   notebooks 01 to 04 on synthetic patches, from nothing to a table of results
+# make test        ruff, pytest, and every notebook executed
+# make lock        choose the exact versions anew (needs uv)
+# make address     carry the repository's address from pyproject.toml to README and notebooks
+# PYTHON=python3.12 make test   with another Python
+
+PYTHON ?= python3
+VENV := .venv/bin/python
+
+# The environment is made anew when the lock, the metadata or the Python changes.
+INTERPRETER := $(shell "$(PYTHON)" -c "import sys; print('%d.%d.%d' % sys.version_info[:3])" 2>/dev/null)
+INSTALLED := .venv/installed-$(INTERPRETER)
+
+.PHONY: reproduce test lock address
+.NOTPARALLEL:
+
+reproduce: $(INSTALLED)
+	@PCAM_TF_DATA_DIR= $(VENV) -m pcam_tf reproduce --preset smoke
+
+test: $(INSTALLED)
+	@$(VENV) -m ruff check . && $(VENV) -m ruff format --check .
+	@$(VENV) -m pytest --durations=15 --cov --cov-report=term
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@"$(PYTHON)" -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))" 2>/dev/null || \
+	  { echo "error: pcam_tf needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is '$(INTERPRETER)': run PYTHON=python3.12 make $(MAKECMDGOALS)" >&2; exit 2; }
+	@echo "Making .venv with Python $(INTERPRETER) and installing (about 2 GB, a few minutes) ..."
+	@"$(PYTHON)" -m venv --clear .venv
+	@$(VENV) -m pip install --quiet --progress-bar on -r requirements.lock
+	@$(VENV) -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch "$@"
+
+lock:
+	@{ sed -n '/^#/p' requirements.lock; \
+	  uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest --no-annotate \
+	    --no-header --constraint constraints.txt requirements-dev.txt; } > requirements.lock.new
+	@mv requirements.lock.new requirements.lock
+
+REPOSITORY := $(shell sed -n 's/^Repository = "\(.*\)"/\1/p' pyproject.toml)
+address:
+	@sed -i -E -e 's#https://github.com/[^/ ]+/pcam_tf#$(REPOSITORY)#g' \
+	  -e 's#(colab.research.google.com/github)/[^/ ]+/pcam_tf#\1/$(REPOSITORY:https://github.com/%=%)#g' \
+	  README.md CITATION.cff notebooks/*.ipynb
