@@ -3,15 +3,21 @@
 import os
 
 import pytest
+import tiny_training
 
 from pcam_tf import data, synthetic
 
 
 @pytest.fixture(scope="session")
-def tiny_source(tmp_path_factory):
+def tiny_data_dir(tmp_path_factory):
+    """Return the folder of the tiny source."""
+    return tmp_path_factory.mktemp("tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_source(tiny_data_dir):
     """Return a prepared synthetic source of 192 + 64 + 64 patches."""
-    config = synthetic.config_of(seed=1, train=192, validation=64, test=64)
-    return synthetic.builder(tmp_path_factory.mktemp("tiny"), config)
+    return synthetic.builder(tiny_data_dir, synthetic.config_of(**tiny_training.SIZES))
 
 
 @pytest.fixture(scope="session")

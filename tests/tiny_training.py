@@ -1,0 +1,39 @@
+"""A training small enough for tests; as a program: tiny_training.py DATA_DIR RUN_DIR."""
+
+import sys
+
+import keras
+
+from pcam_tf import backbones, synthetic, training
+
+SIZES = {"seed": 1, "train": 192, "validation": 64, "test": 64}
+
+
+def network(input_tensor):
+    """Return a network of two convolutions, with BatchNormalization to keep track of."""
+    tensor = keras.layers.Conv2D(8, 5, strides=4, name="first")(input_tensor)
+    tensor = keras.layers.BatchNormalization(name="normalise")(tensor)
+    tensor = keras.layers.Conv2D(16, 3, strides=2, activation="relu", name="second")(tensor)
+    return keras.Model(keras.utils.get_source_inputs(input_tensor), tensor)
+
+
+TINY = backbones.Backbone(
+    network=network, rescaling={"scale": 1 / 128, "offset": -1.0}, native_px=32, source="a test"
+)
+RECIPE = training.Recipe(
+    preset="tiny",
+    backbone="Tiny",
+    weights=None,
+    crop_px=48,
+    batch_size=32,
+    frozen_views=2,
+    frozen_epochs=2,
+    unfrozen_epochs=3,
+    averaging=0.8,
+    dropout=0.1,
+)
+
+if __name__ == "__main__":
+    backbones.BACKBONES["Tiny"] = TINY
+    source = synthetic.builder(sys.argv[1], synthetic.config_of(**SIZES))
+    training.train(RECIPE, source, sys.argv[2])
