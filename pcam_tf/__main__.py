@@ -62,9 +62,9 @@ def _audit(arguments):
 def _train(arguments):
     import dataclasses
 
-    from pcam_tf import evaluation, prediction, training
+    from pcam_tf import evaluation, prediction, recipes, training
 
-    recipe = training.preset(arguments.preset)
+    recipe = recipes.preset(arguments.preset)
     chosen = {"backbone": arguments.backbone, "weights": arguments.weights, "seed": arguments.seed}
     recipe = dataclasses.replace(
         recipe, **{name: value for name, value in chosen.items() if value is not None}

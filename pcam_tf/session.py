@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import tensorflow_datasets as tfds
 
-from pcam_tf import data, figures, training
+from pcam_tf import data, figures, recipes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Session:
         figures_dir: the folder of the figures, `figures/<preset>`.
     """
 
-    recipe: training.Recipe
+    recipe: recipes.Recipe
     source: tfds.core.DatasetBuilder
     run_dir: Path
     figures_dir: Path
@@ -46,7 +46,7 @@ def start(preset: str | None = None, data_dir: str | None = None) -> Session:
     Raises:
         InputError: an unknown preset, or a data directory that cannot be used.
     """
-    recipe = training.preset(preset or os.environ.get("PCAM_TF_PRESET") or "smoke")
+    recipe = recipes.preset(preset or os.environ.get("PCAM_TF_PRESET") or "smoke")
     _go_to_project()
     source = data.open_source(data.chosen_dir(data_dir))
     run_dir = Path("runs") / recipe.preset

@@ -1,4 +1,4 @@
-"""Recipes, and the training of a classifier: frozen phase, then unfrozen phase."""
+"""The training of a classifier: frozen phase, then unfrozen phase."""
 
 import dataclasses
 import json
@@ -14,93 +14,11 @@ import tensorflow as tf
 import tqdm
 
 from pcam_tf import augment, classifier, data
-from pcam_tf.errors import InputError, unknown
+from pcam_tf.errors import InputError
 from pcam_tf.files import write_json, written_whole
+from pcam_tf.recipes import Recipe
 
 HISTORY_COLUMNS = ["phase", "epoch", "loss", "validation_loss", "validation_auc", "seconds"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """Everything that decides what a training does, apart from the patches.
-
-    Attributes:
-        preset: the name of the preset it started from.
-        backbone: a key of `backbones.BACKBONES`.
-        weights: "imagenet", None (random) or the path of a Keras weights file of the backbone.
-        crop_px: side of the centre crop that the backbone sees.
-        resize_px: side that the crop is resized to, or None.
-        dropout: share of features dropped in training.
-        batch_size: patches a step, in both phases.
-        stain_strength: strength of `augment.RandomStain`; 0 for none.
-        shift_px: largest shift of `augment.RandomShift`; 0 for none.
-        label_smoothing: labels become 0 + s/2 and 1 - s/2.
-        class_weights: weigh classes inversely to their frequency.
-        weight_decay: of AdamW, in both phases.
-        frozen_views: augmented views of each training patch whose features are computed once.
-        frozen_epochs: passes of the head over those features.
-        frozen_learning_rate: peak rate of the head alone.
-        unfrozen_epochs: passes of backbone and head over the training patches.
-        unfrozen_learning_rate: peak rate of backbone and head together.
-        warm_up: share of a phase's steps in which the rate rises; then it falls as a cosine.
-        averaging: momentum of the running average of the weights, which is what is evaluated and
-            saved; 0.99 averages over about the last hundred steps.
-        patience: epochs without a better validation AUC after which a phase ends.
-        test_time_augmentation: the run's predictions average over the eight views of D4.
-        mixed_precision: compute in float16 (GPUs); what is saved is float32 all the same.
-        seed: of everything drawn at random.
-    """
-
-    preset: str
-    backbone: str = "EfficientNetLite0"
-    weights: str | None = "imagenet"
-    crop_px: int = 96
-    resize_px: int | None = None
-    dropout: float = 0.2
-    batch_size: int = 64
-    stain_strength: float = 0.25
-    shift_px: int = 4
-    label_smoothing: float = 0.05
-    class_weights: bool = False
-    weight_decay: float = 1e-4
-    frozen_views: int = 2
-    frozen_epochs: int = 10
-    frozen_learning_rate: float = 3e-3
-    unfrozen_epochs: int = 8
-    unfrozen_learning_rate: float = 7e-4
-    warm_up: float = 0.1
-    averaging: float = 0.995
-    patience: int = 5
-    test_time_augmentation: bool = True
-    mixed_precision: bool = False
-    seed: int = 0
-
-
-PRESETS = {
-    "smoke": Recipe(
-        preset="smoke",
-        crop_px=64,
-        frozen_views=1,
-        frozen_epochs=10,
-        unfrozen_epochs=2,
-        averaging=0.9,
-        batch_size=32,
-        test_time_augmentation=False,
-    ),
-    "cpu": Recipe(preset="cpu"),
-    "gpu": Recipe(preset="gpu", batch_size=256, mixed_precision=True),
-}
-
-
-def preset(name: str) -> Recipe:
-    """Return the recipe of a preset: "smoke", "cpu" or "gpu".
-
-    Raises:
-        InputError: there is no such preset; the message suggests the nearest.
-    """
-    if name not in PRESETS:
-        raise unknown("preset", name, PRESETS)
-    return PRESETS[name]
 
 
 def train(recipe: Recipe, builder, run_dir: str | Path) -> keras.Model:

@@ -13,7 +13,7 @@ import pytest
 import sklearn.metrics
 import tiny_training
 
-from pcam_tf import backbones, classifier, data, prediction, training
+from pcam_tf import backbones, classifier, data, prediction, recipes, training
 from pcam_tf.errors import InputError
 
 
@@ -33,13 +33,13 @@ def run(tiny_source, tmp_path_factory):
 
 
 def test_presets_are_recipes_of_their_name_and_unknown_ones_are_refused():
-    assert {name: recipe.preset for name, recipe in training.PRESETS.items()} == {
+    assert {name: recipe.preset for name, recipe in recipes.PRESETS.items()} == {
         "smoke": "smoke",
         "cpu": "cpu",
         "gpu": "gpu",
     }
     with pytest.raises(InputError, match="did you mean 'smoke'"):
-        training.preset("smok")
+        recipes.preset("smok")
 
 
 def test_a_run_folder_holds_what_it_should_and_nothing_unfinished(run):

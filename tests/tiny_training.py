@@ -4,7 +4,7 @@ import sys
 
 import keras
 
-from pcam_tf import backbones, synthetic, training
+from pcam_tf import backbones, recipes, synthetic, training
 
 SIZES = {"seed": 1, "train": 192, "validation": 64, "test": 64}
 
@@ -20,7 +20,7 @@ def network(input_tensor):
 TINY = backbones.Backbone(
     network=network, rescaling={"scale": 1 / 128, "offset": -1.0}, native_px=32, source="a test"
 )
-RECIPE = training.Recipe(
+RECIPE = recipes.Recipe(
     preset="tiny",
     backbone="Tiny",
     weights=None,
