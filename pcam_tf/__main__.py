@@ -62,7 +62,7 @@ def _audit(arguments):
 def _train(arguments):
     import dataclasses
 
-    from pcam_tf import evaluation, prediction, recipes, training
+    from pcam_tf import prediction, recipes, reports, training
 
     recipe = recipes.preset(arguments.preset)
     chosen = {"backbone": arguments.backbone, "weights": arguments.weights, "seed": arguments.seed}
@@ -81,8 +81,7 @@ def _train(arguments):
         )
         return 130
     prediction.predict_run(run_dir, source, test_time_augmentation=recipe.test_time_augmentation)
-    reports = evaluation.report_run(run_dir)
-    print(evaluation.markdown_table(evaluation.summary_rows(reports)))
+    print(reports.markdown_table(reports.summary_rows(reports.report_run(run_dir))))
     print(f"run {run_dir}")
     return 0
 
@@ -107,7 +106,7 @@ def _predict(arguments):
 
 
 def _evaluate(arguments):
-    from pcam_tf import evaluation
+    from pcam_tf import evaluation, reports
     from pcam_tf.files import write_json
 
     predictions = evaluation.read_predictions(arguments.predictions)
@@ -115,7 +114,7 @@ def _evaluate(arguments):
     report = evaluation.report(predictions, validation=validation)
     output = arguments.output or arguments.predictions.with_suffix(".report.json")
     write_json(output, report)
-    print(evaluation.format_report(report, title=str(arguments.predictions)))
+    print(reports.format_report(report, title=str(arguments.predictions)))
     print(f"report in {output}")
 
 

@@ -1,6 +1,5 @@
 """Execute the notebooks top to bottom, each in a fresh kernel, and sum up their result."""
 
-import json
 import os
 import time
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import nbclient
 import nbformat
 
-from pcam_tf import evaluation
+from pcam_tf import reports
 from pcam_tf.errors import InputError
 from pcam_tf.files import written_whole
 
@@ -82,13 +81,11 @@ def reproduce(preset: str, data_dir: str | None) -> str:
         started = time.perf_counter()
         execute(notebook, run_dir / "notebooks" / notebook.name)
         print(f"[{number}/{len(todo)}] done in {time.perf_counter() - started:.0f} s", flush=True)
-    report_file = run_dir / "report.json"
-    reports = json.loads(report_file.read_text(encoding="utf-8"))
     return "\n".join(
         [
             "",
-            evaluation.markdown_table(evaluation.summary_rows(reports)),
-            f"report   {report_file}",
+            reports.markdown_table(reports.summary_rows(reports.read_run_report(run_dir))),
+            f"report   {run_dir / 'report.json'}",
             f"figures  {Path('figures') / preset}",
         ]
     )

@@ -1,0 +1,127 @@
+"""Reports: of a run, as JSON in its folder, and as text for a terminal or a README."""
+
+import json
+from pathlib import Path
+
+from pcam_tf import evaluation
+from pcam_tf.errors import InputError
+from pcam_tf.files import write_json
+
+MAIN_OPERATING_POINT = "youden"
+# What prediction.predict_run calls the tables of each phase.
+RUN_TABLES = {"frozen": "predictions-frozen", "unfrozen": "predictions"}
+
+
+def report_run(run_dir: str | Path) -> dict[str, dict]:
+    """Report on a run's predictions of the test split and write `report.json` into its folder.
+
+    Returns:
+        A report for each phase, "frozen" and "unfrozen", its operating points chosen on the
+        run's predictions of the validation split.
+
+    Raises:
+        InputError: a table is missing or cannot be evaluated.
+    """
+    run_dir = Path(run_dir)
+    reports = {}
+    for phase, name in RUN_TABLES.items():
+        validation = evaluation.read_predictions(run_dir / f"{name}-validation.csv")
+        test = evaluation.read_predictions(run_dir / f"{name}-test.csv")
+        reports[phase] = {"split": "test", **evaluation.report(test, validation=validation)}
+        auc, *interval = evaluation.auc_interval(validation["label"], validation["probability"])
+        reports[phase]["validation_auc"] = evaluation.metric(auc, interval)
+        reports[phase]["validation_patches"] = len(validation)
+    write_json(run_dir / "report.json", reports)
+    return reports
+
+
+def read_run_report(run_dir: str | Path) -> dict[str, dict]:
+    """Return what `report_run` wrote.
+
+    Raises:
+        InputError: the run has no report.
+    """
+    path = Path(run_dir) / "report.json"
+    if not path.is_file():
+        raise InputError(f"{run_dir} holds no report.json: evaluate the run first.")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def summary_rows(reports: dict[str, dict]) -> list[dict[str, str]]:
+    """Return a row for each model and split: patches, AUC and accuracy with their intervals."""
+    rows = []
+    for phase, content in reports.items():
+        points = content["operating_points"]
+        rows.append(
+            {
+                "model": phase,
+                "split": "validation",
+                "patches": f"{content['validation_patches']:,}",
+                "AUC": _text(content["validation_auc"]),
+                "accuracy at 0.5": "",
+                "at the operating point": "",
+            }
+        )
+        rows.append(
+            {
+                "model": phase,
+                "split": content["split"],
+                "patches": f"{content['patches']:,}",
+                "AUC": _text(content["metrics"]["auc"]),
+                "accuracy at 0.5": _text(points["at_0.5"]["metrics"]["accuracy"]),
+                "at the operating point": _text(
+                    points[MAIN_OPERATING_POINT]["metrics"]["accuracy"]
+                ),
+            }
+        )
+    return rows
+
+
+def markdown_table(rows: list[dict[str, str]]) -> str:
+    """Return rows as a Markdown table that is also legible as plain text."""
+    columns = list(rows[0])
+    widths = [max(len(column), *(len(row[column]) for row in rows)) for column in columns]
+
+    def line(cells):
+        padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+        return "| " + " | ".join(padded) + " |"
+
+    body = [line([row[column] for column in columns]) for row in rows]
+    return "\n".join([line(columns), line(["-" * width for width in widths]), *body])
+
+
+def format_report(content: dict, *, title: str) -> str:
+    """Return a report as text for a terminal: a line a metric, its 95 % interval in brackets."""
+    lines = [
+        title,
+        f"{content['patches']:,} patches: {content['normal']:,} normal, "
+        f"{content['tumour']:,} tumour",
+        f"intervals: {content['intervals']}",
+        "",
+    ]
+    names = {"auc": "AUC", "brier": "Brier score", "f1": "F1"}
+
+    def add(metrics):
+        for name, metric in metrics.items():
+            label = names.get(name, name.replace("_", " "))
+            lines.append(f"  {label:<20}{_text(metric)}")
+
+    add(content["metrics"])
+    for name, point in content["operating_points"].items():
+        (true_normal, false_alarm), (missed, true_tumour) = point["confusion"]
+        chosen = "" if name == "at_0.5" else f", {name.replace('_', ' ')} on validation"
+        lines += ["", f"threshold {point['threshold']:.3f}{chosen}"]
+        lines.append(
+            f"  {true_tumour:,} tumour found, {missed:,} missed; "
+            f"{true_normal:,} normal passed, {false_alarm:,} false alarms"
+        )
+        add(point["metrics"])
+    return "\n".join(lines)
+
+
+def _text(metric):
+    if metric["value"] is None:
+        return "not defined"
+    if metric["low"] is None:
+        return f"{metric['value']:.3f}"
+    return f"{metric['value']:.3f} ({metric['low']:.3f}–{metric['high']:.3f})"
