@@ -1,0 +1,440 @@
+"""Figures: from arrays and tables to matplotlib Figures, in one style; nothing is shown here."""
+
+from collections.abc import Callable
+from functools import wraps
+from itertools import pairwise
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
+
+from pcam_tf.files import written_whole
+
+CLASSES = ("normal", "tumour")
+# Okabe and Ito's palette, which readers with any colour vision can tell apart. Blue is normal and
+# vermilion is tumour in every figure; lines differ in their dashes as well.
+NORMAL, TUMOUR, NEUTRAL, GREEN = "#0072B2", "#D55E00", "#555555", "#009E73"
+CLASS_COLOURS = (NORMAL, TUMOUR)
+SERIES = ((NEUTRAL, "--"), (GREEN, "-"), ("#CC79A7", "-."), ("#E69F00", ":"))
+STYLE = {
+    **sns.axes_style("whitegrid"),
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.edgecolor": "#888888",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": "#e6e6e6",
+    "legend.frameon": False,
+    "figure.dpi": 100,
+    "figure.facecolor": "white",
+}
+CENTRE_PX = (32, 64)
+
+
+def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Draw in the project's style, whatever the caller's matplotlib is set to."""
+
+    @wraps(draw)
+    def styled(*arguments, **options):
+        with mpl.rc_context(STYLE):
+            return draw(*arguments, **options)
+
+    return styled
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Write a figure as PNG, 150 dots an inch, whole or not at all; the same bytes every time.
+
+    Raises:
+        InputError: `path` cannot be written.
+    """
+    with written_whole(path) as temporary:
+        figure.savefig(temporary, dpi=150, metadata={"Software": None})
+
+
+def _figure(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _show_patch(axes, patch, *, colour=None):
+    """Show a patch (H, W, 3), its centre square drawn where it has its full 96 px."""
+    axes.imshow(np.clip(patch, 0, 255).astype("uint8"), interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    if patch.shape[0] == 96:
+        first, last = CENTRE_PX
+        # Black under white: visible on any tissue.
+        for line_colour, width in (("black", 2.0), ("white", 1.0)):
+            axes.add_patch(
+                Rectangle(
+                    (first - 0.5, first - 0.5),
+                    last - first,
+                    last - first,
+                    fill=False,
+                    edgecolor=line_colour,
+                    linewidth=width,
+                )
+            )
+    axes.spines[:].set_visible(True)
+    axes.spines[:].set_color(colour or "#888888")
+    axes.spines[:].set_linewidth(2.5 if colour else 0.5)
+
+
+def _patch_sheet(patches, captions, colours, *, columns, title):
+    rows = max(-(-len(patches) // columns), 1)
+    figure = _figure(1.25 * columns, 1.5 * rows + 0.4)
+    grid = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+    for axes in grid[len(patches) :]:
+        axes.axis("off")
+    for axes, patch, caption, colour in zip(grid, patches, captions, colours, strict=False):
+        _show_patch(axes, patch, colour=colour)
+        axes.set_title(caption, fontsize=8, fontweight="normal", pad=3)
+    figure.suptitle(title, fontweight="bold", fontsize=11)
+    return figure
+
+
+@_styled
+def patch_grid(images: np.ndarray, labels: np.ndarray, *, title: str) -> Figure:
+    """Show patches (n, 96, 96, 3) uint8 with their labels (n,) and the labelled centre square."""
+    return _patch_sheet(
+        images,
+        [CLASSES[label] for label in labels],
+        [CLASS_COLOURS[label] for label in labels],
+        columns=8,
+        title=title,
+    )
+
+
+@_styled
+def error_gallery(images: np.ndarray, errors: pd.DataFrame) -> Figure:
+    """Show misclassified patches (n, 96, 96, 3) with a table of `label`, `probability`, `error`."""
+    captions = [
+        f"{row.error}\np(tumour) {row.probability:.2f}" for row in errors.itertuples(index=False)
+    ]
+    title = "The most confident errors" if len(errors) else "No errors"
+    colours = [CLASS_COLOURS[label] for label in errors["label"]]
+    return _patch_sheet(images, captions, colours, columns=8, title=title)
+
+
+@_styled
+def augmentation_sheet(originals: np.ndarray, augmented: np.ndarray) -> Figure:
+    """Show patches (n, H, W, 3), a row each, beside their augmented views (n, views, H, W, 3)."""
+    rows, views = augmented.shape[:2]
+    figure = _figure(1.15 * (views + 1) + 0.2, 1.15 * rows + 0.35)
+    grid = figure.subplots(
+        rows, views + 1, squeeze=False, gridspec_kw={"wspace": 0.03, "hspace": 0.03}
+    )
+    for row in range(rows):
+        _show_patch(grid[row, 0], originals[row], colour="black")
+        for view in range(views):
+            _show_patch(grid[row, view + 1], augmented[row, view])
+    grid[0, 0].set_title("original", fontsize=9)
+    for view in range(views):
+        grid[0, view + 1].set_title(f"view {view + 1}", fontsize=9, fontweight="normal")
+    return figure
+
+
+@_styled
+def class_balance(counts: pd.DataFrame) -> Figure:
+    """Draw the number of patches: index split, columns `normal` and `tumour`."""
+    figure = _figure(6, 3)
+    axes = figure.subplots()
+    positions = np.arange(len(counts))
+    for offset, name, colour, hatch in (
+        (-0.2, "normal", NORMAL, ""),
+        (0.2, "tumour", TUMOUR, "//"),
+    ):
+        bars = axes.bar(
+            positions + offset,
+            counts[name],
+            width=0.38,
+            color=colour,
+            edgecolor="white",
+            hatch=hatch,
+            label=name,
+        )
+        axes.bar_label(bars, [f"{count:,}" for count in counts[name]], fontsize=9, padding=2)
+    axes.set_xticks(positions, counts.index)
+    axes.set_ylabel("patches")
+    axes.set_title("Patches by split and class")
+    axes.grid(axis="x", visible=False)
+    axes.margins(y=0.12)
+    axes.legend(loc="upper right")
+    return figure
+
+
+@_styled
+def channel_histograms(histograms: dict[str, np.ndarray]) -> Figure:
+    """Draw the grey levels of each channel: split -> counts (3, 256)."""
+    figure = _figure(10, 3)
+    panels = figure.subplots(1, 3, sharey=True)
+    colours = (NEUTRAL, GREEN, "#CC79A7")
+    for channel, (axes, name) in enumerate(zip(panels, ("red", "green", "blue"), strict=True)):
+        for (split, counts), colour, dashes in zip(
+            histograms.items(), colours, ("-", "--", ":"), strict=False
+        ):
+            levels = np.asarray(counts, "float64")[channel].reshape(64, 4).sum(axis=1)
+            share = levels / max(levels.sum(), 1) / 4
+            axes.plot(np.arange(64) * 4 + 1.5, share, color=colour, linestyle=dashes, label=split)
+        axes.set_title(name)
+        axes.set_xlabel("grey level")
+        axes.set_xlim(0, 255)
+    panels[0].set_ylim(bottom=0)
+    panels[0].set_ylabel("share of pixels per level")
+    panels[0].legend(loc="upper left")
+    return figure
+
+
+@_styled
+def learning_curves(history: pd.DataFrame) -> Figure:
+    """Draw a run's history, its two phases marked.
+
+    Columns: `phase` ("frozen" or "unfrozen"), `epoch`, `loss`, `validation_loss`,
+    `validation_auc`; a row an epoch.
+    """
+    figure = _figure(10, 3.6)
+    loss, auc = figure.subplots(1, 2)
+    epochs = np.arange(1, len(history) + 1)
+    frozen = int((history["phase"] == "frozen").sum())
+    loss.plot(epochs, history["loss"], color=NEUTRAL, linestyle="--", marker=".", label="training")
+    loss.plot(epochs, history["validation_loss"], color=GREEN, marker=".", label="validation")
+    loss.set_ylabel("cross-entropy")
+    loss.set_title("Loss")
+    auc.plot(epochs, history["validation_auc"], color=GREEN, marker=".", label="validation")
+    best = int(np.argmax(history["validation_auc"].to_numpy()))
+    best_auc = history["validation_auc"].iloc[best]
+    auc.plot(
+        epochs[best],
+        best_auc,
+        marker="o",
+        markersize=10,
+        fillstyle="none",
+        color="black",
+        linestyle="",
+        label=f"kept: {best_auc:.3f}",
+    )
+    auc.set_ylabel("AUC")
+    auc.set_title("Validation AUC")
+    for axes in (loss, auc):
+        axes.axvspan(0.5, frozen + 0.5, color="#f0f0f0", zorder=0)
+        axes.margins(y=0.15)
+        axes.set_xlim(0.5, len(history) + 0.5)
+        axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        for middle, name in (
+            ((frozen + 1) / 2, "frozen phase"),
+            (frozen + (len(history) - frozen + 1) / 2, "unfrozen phase"),
+        ):
+            if 0.5 < middle < len(history) + 0.5:
+                axes.text(
+                    middle,
+                    0.985,
+                    name,
+                    transform=axes.get_xaxis_transform(),
+                    ha="center",
+                    va="top",
+                    fontsize=9,
+                    color="#444444",
+                )
+    loss.legend(loc="center right")
+    auc.legend(loc="lower right")
+    return figure
+
+
+@_styled
+def roc_and_precision_recall(curves: dict[str, dict[str, pd.DataFrame]]) -> Figure:
+    """Draw ROC and precision–recall curves with their bands, see `evaluation.curves`.
+
+    Args:
+        curves: the name of a model -> its curves, `roc` and `precision_recall`.
+    """
+    figure = _figure(10, 4.4)
+    left, right = figure.subplots(1, 2)
+    for (name, curve), (colour, dashes) in zip(curves.items(), SERIES, strict=False):
+        for axes, table, x, y in (
+            (left, curve["roc"], "false_positive_rate", "sensitivity"),
+            (right, curve["precision_recall"], "recall", "precision"),
+        ):
+            axes.plot(table[x], table[y], color=colour, linestyle=dashes, label=name)
+            axes.fill_between(
+                table[x], table["low"], table["high"], color=colour, alpha=0.18, linewidth=0
+            )
+    left.plot([0, 1], [0, 1], color="#aaaaaa", linewidth=1, linestyle=":", label="guessing")
+    left.set(xlabel="1 − specificity", ylabel="sensitivity", title="ROC")
+    right.set(xlabel="recall (sensitivity)", ylabel="precision", title="Precision–recall")
+    for axes in (left, right):
+        axes.set(xlim=(0, 1), ylim=(0, 1.01), aspect="equal")
+        axes.legend(loc="lower right" if axes is left else "lower left", title="95 % bands")
+    return figure
+
+
+@_styled
+def reliability(bins: dict[str, pd.DataFrame]) -> Figure:
+    """Draw how often tumour is found against how often it is predicted.
+
+    Args:
+        bins: the name of a model -> its bins, see `evaluation.calibration_bins`.
+    """
+    figure = _figure(5.2, 5.6)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    above.plot([0, 1], [0, 1], color="#aaaaaa", linewidth=1, linestyle=":", label="calibrated")
+    for (name, table), (colour, dashes) in zip(bins.items(), SERIES, strict=False):
+        fraction = table["tumour_fraction"]
+        above.errorbar(
+            table["mean_probability"],
+            fraction,
+            # A bound may pass the value by a rounding error, which errorbar refuses.
+            yerr=np.clip([fraction - table["low"], table["high"] - fraction], 0, None),
+            color=colour,
+            linestyle=dashes,
+            marker="o",
+            markersize=4,
+            capsize=2,
+            label=name,
+        )
+        below.plot(
+            table["mean_probability"],
+            table["count"],
+            color=colour,
+            linestyle=dashes,
+            marker="o",
+            markersize=4,
+        )
+    above.set(
+        xlim=(0, 1),
+        ylim=(0, 1),
+        ylabel="share that is tumour",
+        title="Reliability (95 % intervals)",
+    )
+    below.set(xlabel="predicted probability of tumour", ylabel="patches", ylim=(0, None))
+    above.legend(loc="upper left")
+    return figure
+
+
+@_styled
+def confusion_matrices(matrix: np.ndarray, *, title: str) -> Figure:
+    """Draw a confusion matrix (2, 2), rows the truth, as counts and as shares of each row."""
+    matrix = np.asarray(matrix)
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    figure = _figure(8, 3.8)
+    panels = figure.subplots(1, 2)
+    for axes, values, form, name in (
+        (panels[0], matrix, "{:,}", "Patches"),
+        (panels[1], shares, "{:.3f}", "Share of each row"),
+    ):
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        for row in range(2):
+            for column in range(2):
+                axes.text(
+                    column,
+                    row,
+                    form.format(values[row, column]),
+                    ha="center",
+                    va="center",
+                    fontsize=15,
+                    color="white" if shares[row, column] > 0.55 else "black",
+                )
+        axes.set_xticks([0, 1], CLASSES)
+        axes.set_yticks([0, 1], CLASSES)
+        axes.set(xlabel="predicted", ylabel="truth", title=name)
+        axes.grid(visible=False)
+    figure.suptitle(title, fontweight="bold", fontsize=11)
+    return figure
+
+
+@_styled
+def probability_histogram(predictions: pd.DataFrame, threshold: float) -> Figure:
+    """Draw the probabilities of each class of a predictions table, and the threshold."""
+    figure = _figure(6.5, 3.4)
+    axes = figure.subplots()
+    edges = np.linspace(0, 1, 41)
+    for label, (colour, hatch) in enumerate(zip(CLASS_COLOURS, ("", "//"), strict=True)):
+        axes.hist(
+            predictions.loc[predictions["label"] == label, "probability"],
+            bins=edges,
+            color=colour,
+            alpha=0.55,
+            hatch=hatch,
+            edgecolor="white",
+            label=f"{CLASSES[label]} (truth)",
+        )
+    axes.axvline(threshold, color="black", linestyle="--", label=f"threshold {threshold:.2f}")
+    axes.set(
+        xlabel="predicted probability of tumour",
+        ylabel="patches",
+        title="What the model says of each class",
+        xlim=(0, 1),
+    )
+    axes.legend(loc="upper center", frameon=True, edgecolor="white", framealpha=1)
+    return figure
+
+
+@_styled
+def model_diagram(*, crop_px: int, backbone: str, features: int, dropout: float) -> Figure:
+    """Draw the classifier and its two phases."""
+    figure = _figure(11, 4.6)
+    axes = figure.subplots()
+    axes.set(xlim=(0, 110), ylim=(0, 46))
+    axes.axis("off")
+    boxes = [
+        (2, "patch", "96×96×3\nRGB 0..255"),
+        (21, "preprocessing", f"centre {crop_px}×{crop_px}\nscaling"),
+        (42, backbone, "ImageNet\nweights"),
+        (65, "pooling", f"average:\n{features:,} features"),
+        (86, "head", f"dropout {dropout:g}\n1 unit, sigmoid"),
+    ]
+    phases = [
+        (26, "Frozen phase", "features computed once, only the head is trained", ("head",)),
+        (5, "Unfrozen phase", "everything is trained, at a lower rate", (backbone, "head")),
+    ]
+    for bottom, name, meaning, trained in phases:
+        axes.text(2, bottom + 15.2, name, fontweight="bold", fontsize=12)
+        axes.text(24, bottom + 15.2, meaning, fontsize=10.5, color="#444444")
+        for left, box, text in boxes:
+            width = 19 if box == backbone else 16
+            learns = box in trained
+            frozen = box == backbone and not learns
+            axes.add_patch(
+                FancyBboxPatch(
+                    (left, bottom),
+                    width,
+                    12,
+                    boxstyle="round,pad=0.3,rounding_size=1.2",
+                    facecolor="#d5efe6" if learns else "#f3f3f3",
+                    edgecolor=GREEN if learns else "#888888",
+                    linewidth=2 if learns else 1,
+                    linestyle="--" if frozen else "-",
+                )
+            )
+            state = "trained" if learns else "frozen" if frozen else ""
+            axes.text(left + width / 2, bottom + 9.4, box, ha="center", fontweight="bold")
+            axes.text(left + width / 2, bottom + 4.9, text, ha="center", va="center", fontsize=9)
+            axes.text(
+                left + width / 2,
+                bottom + 0.7,
+                state,
+                ha="center",
+                fontsize=9,
+                style="italic",
+                color="#00694d" if learns else "#555555",
+            )
+        ends = [(left + (19 if box == backbone else 16), left) for left, box, _ in boxes]
+        for (right, _), (_, left) in pairwise(ends):
+            axes.add_patch(_arrow(right + 0.5, left - 0.5, bottom + 6))
+        axes.add_patch(_arrow(102.5, 105.5, bottom + 6))
+        axes.text(108, bottom + 6, "p", ha="center", va="center", fontsize=13, style="italic")
+    axes.text(
+        108, 0.5, "p: probability that the centre 32×32 px hold tumour", ha="right", fontsize=9
+    )
+    return figure
+
+
+def _arrow(start, end, height):
+    return FancyArrowPatch(
+        (start, height), (end, height), arrowstyle="-|>", mutation_scale=12, color="#444444"
+    )
