@@ -31,7 +31,8 @@ _HOST_NUCLEI = {
     },
     "spindle": {
         "size_px": 19, "length_px": (5.0, 8.5), "width_px": (1.2, 2.1), "irregular": 0.06,
-        "rim": 1.2, "inside": (0.9, 1.4), "chromatin": 0.15, "nucleoli": 0.0, "sorted_by_angle": True,
+        "rim": 1.2, "inside": (0.9, 1.4), "chromatin": 0.15, "nucleoli": 0.0,
+        "sorted_by_angle": True,
     },
 }  # fmt: skip
 

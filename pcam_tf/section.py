@@ -147,7 +147,11 @@ def _blur(densities: np.ndarray, blur_px: np.ndarray) -> np.ndarray:
     for patch, (middle, near, far) in enumerate(taps.T):  # one by one, so that each stays in cache
         p = np.pad(densities[:, patch], ((0, 0), (2, 2), (2, 2)), mode="edge")
         p = middle * p[:, 2:-2] + near * (p[:, 1:-3] + p[:, 3:-1]) + far * (p[:, :-4] + p[:, 4:])
-        p = middle * p[..., 2:-2] + near * (p[..., 1:-3] + p[..., 3:-1]) + far * (p[..., :-4] + p[..., 4:])
+        p = (
+            middle * p[..., 2:-2]
+            + near * (p[..., 1:-3] + p[..., 3:-1])
+            + far * (p[..., :-4] + p[..., 4:])
+        )
         blurred[patch] = np.moveaxis(p, 0, -1)
     return blurred
 

@@ -1,3 +1,6 @@
+import os
+import time
+
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -166,6 +169,27 @@ def test_builder_recovers_from_a_preparation_cut_short(tmp_path, monkeypatch, ca
         synthetic.builder(tmp_path, config)
     assert synthetic.builder(tmp_path, config).info.splits.total_num_examples == 4
     assert capfd.readouterr().out == ""
+
+
+def test_builder_removes_what_killed_preparations_left(tmp_path):
+    config = synthetic.config_of(seed=7, train=2, validation=1, test=1)
+    folder = tmp_path / "synthetic_patch_camelyon" / config.name
+    dead, living, other = (
+        folder / name
+        for name in (
+            "incomplete.AAAAAA_1.0.0",
+            "incomplete.BBBBBB_1.0.0",
+            "incomplete.AAAAAA_9.0.0",
+        )
+    )
+    for leftover in (dead, living, other):
+        leftover.mkdir(parents=True)
+        (leftover / "shard").write_text("half")
+    for leftover in (dead, other):
+        os.utime(leftover, (time.time() - 4000,) * 2)
+    synthetic.builder(tmp_path, config)
+    assert set(folder.iterdir()) == {living, other, folder / "1.0.0"}
+    assert [path.name for path in tmp_path.iterdir()] == ["synthetic_patch_camelyon"]
 
 
 def test_smoke_config_and_unknown_ones(tmp_path):

@@ -1,0 +1,114 @@
+"""The repository itself: notebooks run, hold no outputs, and agree on the repository's address."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from pcam_tf import recipes, reports, reproduce
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """Return a folder whose name has a space, laid out like a clone, for notebooks to write to."""
+    folder = tmp_path_factory.mktemp("a clone")
+    (folder / "pcam_tf").mkdir()
+    (folder / "notebooks").mkdir()
+    for notebook in NOTEBOOKS:
+        (folder / "notebooks" / notebook.name).write_bytes(notebook.read_bytes())
+    return folder
+
+
+@pytest.mark.notebook
+def test_the_notebooks_run_top_to_bottom_and_end_in_a_table(workplace, monkeypatch, capfd):
+    monkeypatch.chdir(workplace)
+    monkeypatch.setenv("PCAM_TF_PRESET", "to be set")
+    monkeypatch.setenv("PCAM_TF_DATA_DIR", "to be emptied")
+    table = reproduce.reproduce("smoke", None)
+    assert "unfrozen | test" in re.sub(" +", " ", table)
+    report = reports.read_run_report("runs/smoke")["unfrozen"]
+    assert report["patches"] == 1024
+    # What the smoke recipe promises on synthetic slides that it has not seen.
+    assert report["metrics"]["auc"]["value"] > 0.95
+    figures = {path.stem for path in Path("figures/smoke").iterdir()}
+    assert {name[:2] for name in figures} == {"01", "02", "03", "04"}
+    assert "[4/4] done" in capfd.readouterr().out
+    for executed in Path("runs/smoke/notebooks").iterdir():
+        shown = [
+            output
+            for cell in nbformat.read(executed, as_version=4).cells
+            for output in cell.get("outputs", [])
+        ]
+        assert any("image/png" in output.get("data", {}) for output in shown), executed
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_committed_without_outputs_and_define_little(notebook):
+    content = nbformat.read(notebook, as_version=4)
+    for cell in content.cells:
+        if cell.cell_type == "code":
+            assert cell.outputs == []
+            assert cell.execution_count is None
+            assert len(cell.source.splitlines()) <= 20
+
+
+def test_there_is_one_address_of_the_repository():
+    metadata = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    address = metadata["project"]["urls"]["Repository"]
+    owner_and_name = address.removeprefix("https://github.com/")
+    for path in [ROOT / "README.md", ROOT / "CITATION.cff", *NOTEBOOKS]:
+        text = path.read_text(encoding="utf-8")
+        found = re.findall(r"github(?:\.com)?/([\w.-]+/pcam_tf)", text)
+        assert found, path
+        assert set(found) == {owner_and_name}, path
+
+
+def test_the_readme_names_every_module_and_its_commands_are_real():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for module in (ROOT / "pcam_tf").glob("*.py"):
+        if module.name != "__init__.py":
+            assert f"`{module.name}`" in readme, module.name
+    for line in re.findall(r"^python -m pcam_tf (.+)$", readme, flags=re.MULTILINE):
+        words = line.split("#")[0].split()
+        command = [sys.executable, "-m", "pcam_tf", words[0], "--help"]
+        usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        for word in words[1:]:
+            if word.startswith("--"):
+                assert word in usage, line
+
+
+def test_the_shipped_result_is_that_of_the_recipe_that_ships():
+    card = json.loads((ROOT / "pcam_tf" / "shipped" / "recipe.json").read_text(encoding="utf-8"))
+    assert recipes.Recipe(**card["recipe"]) == recipes.preset("cpu")
+
+
+def test_no_link_in_the_prose_leads_nowhere():
+    for document in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8")):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="make is not on Windows")
+def test_another_python_is_refused_in_one_line(tmp_path):
+    pretender = tmp_path / "python2"
+    pretender.write_text('#!/bin/sh\ncase "$2" in *print*) echo 2.7.18;; *) exit 1;; esac\n')
+    pretender.chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if "MAKE" not in name}
+    result = subprocess.run(
+        ["make", "reproduce", f"PYTHON={pretender}"],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[0] == (
+        f"error: pcam_tf needs Python 3.11, 3.12 or 3.13, and {pretender} is '2.7.18': "
+        "run PYTHON=python3.12 make reproduce"
+    )
