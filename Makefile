@@ -1,5 +1,6 @@
 # make reproduce   notebooks 01 to 04 on synthetic patches, from nothing to a table of results
 # make test        ruff, pytest, and every notebook executed
+# make ship        make the run in runs/cpu the model that the package ships
 # make lock        choose the exact versions anew (needs uv)
 # make address     carry the repository's address from pyproject.toml to README and notebooks
 # PYTHON=python3.12 make test   with another Python
@@ -11,7 +12,7 @@ VENV := .venv/bin/python
 INTERPRETER := $(shell "$(PYTHON)" -c "import sys; print('%d.%d.%d' % sys.version_info[:3])" 2>/dev/null)
 INSTALLED := .venv/installed-$(INTERPRETER)
 
-.PHONY: reproduce test lock address
+.PHONY: reproduce test ship lock address
 .NOTPARALLEL:
 
 reproduce: $(INSTALLED)
@@ -29,6 +30,10 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(VENV) -m pip install --quiet --progress-bar on -r requirements.lock
 	@$(VENV) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch "$@"
+
+ship: $(INSTALLED)
+	@$(VENV) -c "from pcam_tf import classifier as c; c.save_small(c.load('runs/cpu'), c.SHIPPED_MODEL)"
+	@cp runs/cpu/recipe.json runs/cpu/report.json runs/cpu/history.csv pcam_tf/shipped/
 
 lock:
 	@{ sed -n '/^#/p' requirements.lock; \

@@ -85,6 +85,8 @@ def check_predictions(table: pd.DataFrame, name: str) -> pd.DataFrame:
 def auc_interval(labels, probabilities) -> tuple[float, float, float]:
     """Return the area under the ROC curve and its DeLong interval, clipped to 0..1.
 
+    One patch of a class tells nothing of how that class spreads: the interval is then 0..1.
+
     The variance is that of E. R. DeLong et al., Biometrics 44 (1988), computed from midranks as in
     X. Sun and W. Xu, IEEE Signal Processing Letters 21 (2014).
 
@@ -99,9 +101,9 @@ def auc_interval(labels, probabilities) -> tuple[float, float, float]:
     tumour_wins = (ranks[: len(tumour)] - scipy.stats.rankdata(tumour)) / len(normal)
     normal_wins = 1 - (ranks[len(tumour) :] - scipy.stats.rankdata(normal)) / len(tumour)
     auc = float(tumour_wins.mean())
-    variance = sum(
-        wins.var(ddof=1) / len(wins) for wins in (tumour_wins, normal_wins) if len(wins) > 1
-    )
+    if min(len(tumour), len(normal)) < 2:
+        return auc, 0.0, 1.0
+    variance = sum(wins.var(ddof=1) / len(wins) for wins in (tumour_wins, normal_wins))
     margin = scipy.stats.norm.ppf((1 + CONFIDENCE) / 2) * np.sqrt(variance)
     return auc, float(max(auc - margin, 0)), float(min(auc + margin, 1))
 
@@ -148,7 +150,7 @@ def report(predictions: pd.DataFrame, *, validation: pd.DataFrame | None = None)
     labels = predictions["label"].to_numpy()
     scores = predictions["probability"].to_numpy()
     resampled = _resamples(predictions)
-    grouped = "group" in predictions
+    grouped = _grouped(predictions)
     auc, low, high = auc_interval(labels, scores)
     if grouped:
         low, high = _bootstrap(resampled, lambda rows: _auc(labels[rows], scores[rows]))
@@ -167,7 +169,7 @@ def report(predictions: pd.DataFrame, *, validation: pd.DataFrame | None = None)
             "average_precision": metric(
                 sklearn.metrics.average_precision_score(labels, scores),
                 _bootstrap(
-                    resampled[:200],
+                    [rows for rows in resampled[:200] if len(np.unique(labels[rows])) == 2],
                     lambda rows: sklearn.metrics.average_precision_score(
                         labels[rows], scores[rows]
                     ),
@@ -190,10 +192,15 @@ def metric(value: float, interval: tuple = (None, None)) -> dict:
     return {"value": float(value), "low": low, "high": high}
 
 
+def _grouped(predictions):
+    """Return whether groups can be resampled: one alone would give intervals of no width."""
+    return "group" in predictions and predictions["group"].nunique() > 1
+
+
 def _resamples(predictions):
     """Return bootstrap samples of row numbers: of groups where there are any, else by class."""
     generator = np.random.default_rng(0)
-    if "group" in predictions:
+    if _grouped(predictions):
         groups = list(predictions.groupby("group").indices.values())
         return [
             np.concatenate(

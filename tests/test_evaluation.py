@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.special
 import scipy.stats
 import sklearn.metrics
 from statsmodels.stats.proportion import proportion_confint
@@ -353,10 +354,10 @@ def test_calibration_error_is_the_mean_gap_weighted_by_patches():
 
 def test_calibration_error_of_calibrated_probabilities_is_small():
     generator = np.random.default_rng(0)
-    probabilities = generator.random(20_000)
-    labels = (generator.random(20_000) < probabilities).astype(int)
+    probabilities = generator.random(10_000)
+    labels = (generator.random(10_000) < probabilities).astype(int)
     error = evaluation.report(table_of(labels, probabilities))["metrics"]["calibration_error"]
-    assert error["value"] < 0.02
+    assert error["value"] < 0.03
 
 
 def test_curves_agree_with_the_areas_of_the_libraries():
@@ -380,7 +381,9 @@ def test_curves_agree_with_the_areas_of_the_libraries():
         assert curve.iloc[:, 0].to_numpy() == pytest.approx(np.linspace(0, 1, 201))
         within = curve[value].between(curve["low"] - 1e-9, curve["high"] + 1e-9)
         assert within.mean() > 0.95
-        assert (curve["high"] > curve["low"]).mean() > 0.8
+        # No width where every resample has reached 1, nor at the end, the share of tumour.
+        unsettled = curve[curve[value].between(0.05, 0.95)].iloc[:-1]
+        assert (unsettled["high"] > unsettled["low"]).all()
 
 
 def test_confident_errors_are_sorted_and_named():
