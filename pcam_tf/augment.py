@@ -19,7 +19,7 @@ class _RandomLayer(keras.layers.Layer):
         self.generator = keras.random.SeedGenerator(seed)
 
     def call(self, patches, training=False):
-        return self.augmented(patches) if training else patches
+        return self._augmented(patches) if training else patches
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -34,7 +34,7 @@ class RandomD4(_RandomLayer):
     Needs square patches.
     """
 
-    def augmented(self, patches):
+    def _augmented(self, patches):
         coins = self._uniform((3, ops.shape(patches)[0], 1, 1, 1), 0.0, 1.0) < 0.5
         patches = ops.where(coins[0], ops.flip(patches, axis=1), patches)
         patches = ops.where(coins[1], ops.flip(patches, axis=2), patches)
@@ -59,7 +59,7 @@ class RandomStain(_RandomLayer):
         self.mixing = np.vstack([stains, residual / np.linalg.norm(residual)]).astype("float32")
         self.unmixing = np.linalg.inv(self.mixing)
 
-    def augmented(self, patches):
+    def _augmented(self, patches):
         batch = ops.shape(patches)[0]
         gain = self._uniform((batch, 1, 1, 3), 1 - self.strength, 1 + self.strength)
         shift = self._uniform((batch, 1, 1, 3), -self.strength / 4, self.strength / 4)
@@ -80,7 +80,7 @@ class RandomShift(_RandomLayer):
         super().__init__(seed, **options)
         self.largest_px = largest_px
 
-    def augmented(self, patches):
+    def _augmented(self, patches):
         batch, side = ops.shape(patches)[0], patches.shape[1]
         edge = self.largest_px + 0.5
         shift = ops.round(self._uniform((batch, 2, 1), -edge, edge))

@@ -1,10 +1,12 @@
 """The registry of backbones: name -> network, its preprocessing, where its weights come from."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from pcam_tf import efficientnet_lite
 from pcam_tf.errors import InputError, unknown
@@ -117,8 +119,9 @@ def connect(name: str, patches, *, weights: str | None):
     except Exception as error:  # Keras raises a bare Exception where a download fails
         if not downloads:
             raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"the ImageNet weights of {name} cannot be downloaded ({str(error).splitlines()[0]}); "
+            f"the ImageNet weights of {name} cannot be downloaded ({reason}); "
             "go online once, give a file by weights=FILE, start from random weights by "
             "weights=None, or use EfficientNetLite0, whose weights come with the installation."
         ) from error
@@ -131,10 +134,28 @@ def connect(name: str, patches, *, weights: str | None):
 
 def _load_file(network: keras.Model, name: str, path: Path) -> None:
     try:
-        network.load_weights(path)
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        with warnings.catch_warnings():
+            # Keras warns once a layer that a file does not fit, and raises at the end.
+            warnings.simplefilter("ignore")
+            network.load_weights(path)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
             f"{path} holds no weights for {name} without its head ({reason}); give a "
             ".weights.h5 file that Keras saved for that network."
         ) from error
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.Normalization):
+            _correct_variance(layer)
+
+
+def _correct_variance(normalization: keras.layers.Normalization) -> None:
+    """Square the variance where a file holds the standard deviation in its place.
+
+    So does keras.applications' ImageNet file of EfficientNetB0, which it makes up for by a layer
+    that it adds for weights="imagenet" only (tensorflow/tensorflow#49930).
+    """
+    mean, variance, *others = normalization.get_weights()
+    if np.allclose(variance, _STANDARD_DEVIATION):
+        normalization.set_weights([mean, np.square(variance), *others])
+        normalization.finalize_state()

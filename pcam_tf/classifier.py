@@ -6,6 +6,7 @@ from pathlib import Path
 
 import h5py
 import keras
+import numpy as np
 
 from pcam_tf import backbones
 from pcam_tf.errors import InputError
@@ -135,11 +136,13 @@ def save_small(classifier: keras.Model, path: str | Path) -> None:
 
 
 def _copy_rounded(target, name, item):
-    """Copy one item of an HDF5 file, its attributes included, floats as float16."""
+    """Copy one item of an HDF5 file, its attributes included, floats that fit as float16."""
     if isinstance(item, h5py.Dataset):
-        copy = target.create_dataset(
-            name, data=item[()].astype("float16") if item.dtype.kind == "f" else item[()]
-        )
+        values = item[()]
+        # A variance of BatchNormalization can be larger than what float16 holds.
+        if item.dtype.kind == "f" and np.max(np.abs(values), initial=0) < np.finfo("float16").max:
+            values = values.astype("float16")
+        copy = target.create_dataset(name, data=values)
     else:
         copy = target.require_group(name)
     for key, value in item.attrs.items():

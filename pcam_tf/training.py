@@ -41,13 +41,16 @@ def train(recipe: Recipe, builder, run_dir: str | Path) -> keras.Model:
             written, or the source lacks a split.
     """
     run_dir = Path(run_dir)
-    _claim(run_dir, recipe, builder)
+    described = _description(recipe, builder)
+    _refuse_another(run_dir, described)
     if is_finished(run_dir):
         return classifier.load(run_dir)
     keras.utils.set_random_seed(recipe.seed)
     if keras.config.backend() == "tensorflow":
         tf.config.experimental.enable_op_determinism()
     model = _build(recipe)
+    # Only now, so that a recipe that cannot be built does not take the folder.
+    write_json(run_dir / "recipe.json", described)
     with data.readable_errors():
         _frozen_phase(model, recipe, builder, run_dir)
         _unfrozen_phase(model, recipe, builder, run_dir)
@@ -78,9 +81,8 @@ def _work_dir(run_dir):
     return run_dir / "unfinished"
 
 
-def _claim(run_dir, recipe, builder):
-    """Make the run's folder, or make sure that it is this very run's."""
-    described = {
+def _description(recipe, builder):
+    return {
         "recipe": dataclasses.asdict(recipe),
         "data": {
             "name": builder.info.name,
@@ -88,9 +90,12 @@ def _claim(run_dir, recipe, builder):
             "patches": {split: data.count(builder, split) for split in data.SPLITS},
         },
     }
+
+
+def _refuse_another(run_dir, described):
+    """Refuse a folder that holds a run of another recipe or other patches."""
     path = run_dir / "recipe.json"
     if not path.is_file():
-        write_json(path, described)
         return
     try:
         existing = json.loads(path.read_text(encoding="utf-8"))

@@ -345,10 +345,10 @@ def test_calibration_bins():
 
 
 def test_calibration_error_is_the_mean_gap_weighted_by_patches():
-    # Bin 0.2: three patches, a third tumour; the last bin: one patch, normal.
-    table = table_of([0, 0, 1, 0], [0.22, 0.22, 0.22, 0.95])
+    # Of fifteen bins, 0.22 and 0.26 share one and 0.28 is in the next: not so of 10 or of 20.
+    table = table_of([0, 1, 0, 0], [0.22, 0.26, 0.28, 0.95])
     error = evaluation.report(table)["metrics"]["calibration_error"]
-    assert error["value"] == pytest.approx((3 * abs(1 / 3 - 0.22) + 0.95) / 4)
+    assert error["value"] == pytest.approx((2 * abs(0.5 - 0.24) + 0.28 + 0.95) / 4)
     assert error["low"] is None
 
 
