@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 

@@ -97,8 +97,9 @@ def count(builder: tfds.core.DatasetBuilder, split: str) -> int:
     Raises:
         InputError: there is no such split, or no patch in the slice.
     """
-    if split.split("[")[0] not in builder.info.splits:
-        raise unknown("split", split, builder.info.splits)
+    whole = split.split("[")[0]
+    if whole not in builder.info.splits:
+        raise unknown("split", whole, builder.info.splits)
     try:
         patches = builder.info.splits[split].num_examples
     except (ValueError, AssertionError) as error:

@@ -1,0 +1,182 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pcam_tf import augment
+
+SIDE = 12
+BATCH = 64
+
+
+def patches(batch=BATCH, side=SIDE):
+    return np.random.default_rng(0).uniform(0, 255, (batch, side, side, 3)).astype("float32")
+
+
+def symmetries(patch):
+    """Return the eight symmetries of a square, the way numpy turns and mirrors it."""
+    turned = [np.rot90(patch, turns) for turns in range(4)]
+    return turned + [np.fliplr(each) for each in turned]
+
+
+def eagerly(layer, batch):
+    return np.asarray(layer(batch, training=True))
+
+
+def in_a_pipeline(layer, batch):
+    pipeline = tf.data.Dataset.from_tensors(batch).map(lambda each: layer(each, training=True))
+    return next(pipeline.as_numpy_iterator())
+
+
+def jitted(layer, batch):
+    return tf.function(lambda each: layer(each, training=True), jit_compile=True)(batch).numpy()
+
+
+ways = pytest.mark.parametrize("apply", [eagerly, in_a_pipeline, jitted])
+every_layer = pytest.mark.parametrize(
+    "make",
+    [
+        lambda seed: augment.RandomD4(seed),
+        lambda seed: augment.RandomStain(seed, 0.3),
+        lambda seed: augment.RandomShift(seed, 3),
+    ],
+    ids=["d4", "stain", "shift"],
+)
+
+
+@ways
+def test_d4_draws_each_of_the_eight_symmetries_and_no_other(apply):
+    batch = patches()
+    views = apply(augment.RandomD4(0), batch)
+    drawn = []
+    for patch, view in zip(batch, views, strict=True):
+        same = [np.array_equal(view, each) for each in symmetries(patch)]
+        assert sum(same) == 1
+        drawn.append(same.index(True))
+    assert set(drawn) == set(range(8))
+
+
+def test_d4_draws_the_symmetries_equally_often():
+    marked = np.zeros((4000, 2, 2, 1), "float32")
+    marked[:, 0, 0], marked[:, 0, 1] = 1, 2
+    views = eagerly(augment.RandomD4(1), marked).reshape(4000, 4)
+    _, counts = np.unique(views, axis=0, return_counts=True)
+    # 500 each, with a standard deviation of 21.
+    assert len(counts) == 8 and abs(counts - 500).max() < 105
+
+
+@ways
+def test_a_shift_is_what_numpy_makes_of_mirrored_borders(apply):
+    largest = 2
+    batch = patches()
+    padding = ((0, 0), (largest, largest), (largest, largest), (0, 0))
+    padded = np.pad(batch, padding, mode="reflect")
+    views = apply(augment.RandomShift(0, largest), batch)
+    drawn = set()
+    for row, view in enumerate(views):
+        offsets = [
+            (down, right)
+            for down in range(2 * largest + 1)
+            for right in range(2 * largest + 1)
+            if np.allclose(view, padded[row, down : down + SIDE, right : right + SIDE], atol=1e-3)
+        ]
+        assert len(offsets) == 1
+        drawn.add(offsets[0])
+    # Along each axis on its own, as far as allowed.
+    assert {down for down, _ in drawn} == {right for _, right in drawn} == set(range(5))
+    assert len(drawn) > 5
+
+
+@ways
+def test_stain_jitter_stays_within_what_a_camera_can_see_and_is_finite(apply):
+    batch = patches(6)
+    batch[0], batch[1], batch[2, ..., 0], batch[3, ..., 2] = 0, 255, 0, 255
+    views = apply(augment.RandomStain(0, 0.9), batch)
+    assert np.isfinite(views).all()
+    assert views.min() >= 0 and views.max() <= 255
+    assert np.abs(views - batch).mean() > 3
+
+
+def test_stain_jitter_without_strength_changes_nothing():
+    levels = np.arange(256, dtype="float32")
+    batch = np.stack([np.roll(levels, shift) for shift in (0, 85, 170)], -1).reshape(1, 16, 16, 3)
+    np.testing.assert_allclose(eagerly(augment.RandomStain(0, 0.0), batch), batch, atol=0.01)
+
+
+def test_stain_jitter_scales_and_shifts_the_density_of_each_stain():
+    strength = 0.2
+    layer = augment.RandomStain(0, strength)
+    np.testing.assert_allclose(np.linalg.norm(layer.mixing, axis=1), 1, rtol=1e-6)
+    densities = np.random.default_rng(0).uniform(0.2, 0.8, (BATCH, 8, 8, 3)) * [1, 1, 0.1]
+    batch = (256 * np.exp(-densities @ layer.mixing) - 1).astype("float32")
+    assert batch.min() > 20  # nothing is clipped
+    views = eagerly(layer, batch)
+    jittered = -np.log((views + 1) / 256) @ np.linalg.inv(layer.mixing.astype(float))
+    gains, shifts = [], []
+    for row in range(BATCH):
+        for dye in range(2):
+            before, after = densities[row, ..., dye].ravel(), jittered[row, ..., dye].ravel()
+            gain, shift = np.polyfit(before, after, 1)
+            np.testing.assert_allclose(gain * before + shift, after, atol=1e-3)
+            gains.append(gain)
+            shifts.append(shift)
+    # Drawn for each patch and stain from the whole range.
+    assert len(np.unique(np.round(gains, 4))) > BATCH
+    assert 0.8 - 2e-3 < min(gains) < 0.83 and 1.17 < max(gains) < 1.2 + 2e-3
+    assert -0.052 < min(shifts) < -0.04 and 0.04 < max(shifts) < 0.052
+    assert abs(np.corrcoef(gains[::2], gains[1::2])[0, 1]) < 0.5
+
+
+def test_stain_jitter_moves_a_patch_as_a_whole():
+    batch = np.repeat(patches(1), BATCH, axis=0)
+    views = eagerly(augment.RandomStain(0, 0.3), batch)
+    # The same patch comes out differently each time, ...
+    assert len(np.unique(views.reshape(BATCH, -1).round(2), axis=0)) == BATCH
+    # ... but equal pixels of one patch stay equal.
+    uniform = np.broadcast_to(np.float32([180, 120, 160]), (BATCH, SIDE, SIDE, 3))
+    uniform_views = eagerly(augment.RandomStain(0, 0.3), np.array(uniform))
+    assert np.ptp(uniform_views, axis=(1, 2)).max() < 1e-3
+
+
+@every_layer
+def test_nothing_happens_outside_training(make):
+    batch = patches(4)
+    np.testing.assert_array_equal(np.asarray(make(0)(batch, training=False)), batch)
+    np.testing.assert_array_equal(np.asarray(make(0)(batch)), batch)
+    model = keras.Sequential([keras.Input((SIDE, SIDE, 3)), make(0)])
+    np.testing.assert_array_equal(model.predict_on_batch(batch), batch)
+
+
+@every_layer
+@ways
+def test_a_seed_repeats_its_draws_and_the_next_batch_has_others(make, apply):
+    batch = patches(16)
+    one, again = make(5), make(5)
+    first, second = apply(one, batch), apply(one, batch)
+    assert first.dtype == np.float32 and first.shape == batch.shape
+    np.testing.assert_array_equal(first, apply(again, batch))
+    np.testing.assert_array_equal(second, apply(again, batch))
+    assert np.any(first != second)
+    assert np.any(first != apply(make(6), batch))
+
+
+@every_layer
+def test_the_last_batch_may_be_smaller(make):
+    pipeline = tf.data.Dataset.from_tensor_slices(patches(5)).batch(3)
+    layer = make(0)
+    shapes = [view.shape for view in pipeline.map(lambda batch: layer(batch, training=True))]
+    assert shapes == [(3, SIDE, SIDE, 3), (2, SIDE, SIDE, 3)]
+
+
+def test_a_recipe_leaves_out_what_it_does_not_want():
+    def names(**options):
+        return [type(layer).__name__ for layer in augment.layers(seed=0, **options)]
+
+    assert names(stain_strength=0.1, shift_px=4) == ["RandomD4", "RandomStain", "RandomShift"]
+    assert names(stain_strength=0, shift_px=0) == ["RandomD4"]
+
+
+def test_the_layers_of_a_recipe_draw_independently():
+    layers = augment.layers(seed=0, stain_strength=0.1, shift_px=4)
+    draws = [np.asarray(layer._uniform((8,), 0.0, 1.0)) for layer in layers]
+    assert len(np.unique(draws)) == 24
