@@ -1,12 +1,12 @@
 """The classifier: preprocessing, backbone and head in one Keras model; freeze, save, load."""
 
 import functools
+import io
 import zipfile
 from pathlib import Path
 
 import h5py
 import keras
-import numpy as np
 
 from pcam_tf import backbones
 from pcam_tf.errors import InputError
@@ -109,9 +109,10 @@ def save(classifier: keras.Model, path: str | Path) -> None:
 
 
 def save_small(classifier: keras.Model, path: str | Path) -> None:
-    """Write a classifier as a `.keras` file with its weights rounded to float16: half the size.
+    """Write a classifier as a `.keras` file of about 60 % of the size.
 
-    Plain `keras.saving.load_model` reads it back as float32.
+    Weights are rounded to 16 significant bits, which compress well and move a probability by less
+    than 0.001; float16's 11 bits moved some by 0.01. Plain `keras.saving.load_model` reads it.
 
     Raises:
         InputError: `path` cannot be written.
@@ -120,29 +121,24 @@ def save_small(classifier: keras.Model, path: str | Path) -> None:
         classifier.save(temporary)
         with zipfile.ZipFile(temporary) as archive:
             contents = {name: archive.read(name) for name in archive.namelist()}
-        weights_file = temporary.with_suffix(".h5")
-        try:
-            weights_file.write_bytes(contents["model.weights.h5"])
-            rounded_file = weights_file.with_suffix(".rounded")
-            with h5py.File(weights_file) as full, h5py.File(rounded_file, "w") as rounded:
-                full.visititems(functools.partial(_copy_rounded, rounded))
-            contents["model.weights.h5"] = rounded_file.read_bytes()
-        finally:
-            weights_file.unlink(missing_ok=True)
-            weights_file.with_suffix(".rounded").unlink(missing_ok=True)
+        full, rounded = io.BytesIO(contents["model.weights.h5"]), io.BytesIO()
+        with h5py.File(full) as source, h5py.File(rounded, "w") as target:
+            source.visititems(functools.partial(_copy_rounded, target))
+        contents["model.weights.h5"] = rounded.getvalue()
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, content in contents.items():
                 archive.writestr(name, content)
 
 
 def _copy_rounded(target, name, item):
-    """Copy one item of an HDF5 file, its attributes included, floats that fit as float16."""
+    """Copy one item of an HDF5 file, its attributes included, float32 with its last byte zero."""
     if isinstance(item, h5py.Dataset):
-        values = item[()]
-        # A variance of BatchNormalization can be larger than what float16 holds.
-        if item.dtype.kind == "f" and np.max(np.abs(values), initial=0) < np.finfo("float16").max:
-            values = values.astype("float16")
-        copy = target.create_dataset(name, data=values)
+        values, filters = item[()], {}
+        if values.ndim and values.dtype == "float32":
+            bits = values.view("uint32")
+            values = ((bits + 0x80) & 0xFFFFFF00).astype("uint32").view("float32")
+            filters = {"shuffle": True, "compression": "gzip", "compression_opts": 9}
+        copy = target.create_dataset(name, data=values, **filters)
     else:
         copy = target.require_group(name)
     for key, value in item.attrs.items():

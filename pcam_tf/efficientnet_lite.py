@@ -85,9 +85,8 @@ def efficientnet_lite0(input_tensor) -> keras.Model:
             index += 1
     tensor = keras.layers.Conv2D(FEATURES, 1, use_bias=False, name="top")(tensor)
     tensor = _relu6(_normalise(tensor, "top_bn"), "top_relu6")
-    return keras.Model(
-        keras.utils.get_source_inputs(input_tensor), tensor, name="efficientnet_lite0"
-    )
+    (source,) = keras.utils.get_source_inputs(input_tensor)
+    return keras.Model(source, tensor, name="efficientnet_lite0")
 
 
 def load_imagenet_weights(model: keras.Model) -> None:
@@ -96,18 +95,28 @@ def load_imagenet_weights(model: keras.Model) -> None:
     Raises:
         InputError: the package is not installed or its file is not what it should be.
     """
-    tensors = read_legacy_torch(imagenet_weights_file())
-    for layer_name, prefix in _torch_prefixes().items():
-        layer = model.get_layer(layer_name)
-        if isinstance(layer, keras.layers.BatchNormalization):
-            parts = ("weight", "bias", "running_mean", "running_var")
-            layer.set_weights([tensors[f"{prefix}.{part}"] for part in parts])
-        else:
-            kernel = tensors[f"{prefix}.weight"]
-            depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
-            # PyTorch: (out, in, height, width). Keras: (height, width, in, out); a depthwise
-            # kernel is (channels, 1, height, width) there, (height, width, channels, 1) here.
-            layer.set_weights([kernel.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))])
+    path = imagenet_weights_file()
+    tensors = read_legacy_torch(path)
+    try:
+        for layer_name, prefix in _torch_prefixes().items():
+            layer = model.get_layer(layer_name)
+            layer.set_weights(_layer_weights(layer, tensors, prefix))
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"{path} holds other weights than EfficientNet-Lite0's ({error}); reinstall "
+            f"{WEIGHTS_PACKAGE}==0.1.0"
+        ) from error
+
+
+def _layer_weights(layer, tensors, prefix):
+    """Return the tensors of one layer in the order and the layout of Keras."""
+    if isinstance(layer, keras.layers.BatchNormalization):
+        parts = ("weight", "bias", "running_mean", "running_var")
+        return [tensors[f"{prefix}.{part}"] for part in parts]
+    depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+    # PyTorch: (out, in, height, width). Keras: (height, width, in, out); a depthwise kernel is
+    # (channels, 1, height, width) there, (height, width, channels, 1) here.
+    return [tensors[f"{prefix}.weight"].transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))]
 
 
 def _torch_prefixes() -> dict[str, str]:

@@ -1,8 +1,9 @@
 """Figures: from arrays and tables to matplotlib Figures, in one style; nothing is shown here."""
 
+import io
 from collections.abc import Callable
 from functools import wraps
-from itertools import pairwise
+from itertools import cycle, pairwise
 from pathlib import Path
 
 import matplotlib as mpl
@@ -25,6 +26,10 @@ STYLE = {
     "font.size": 10,
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
+    "axes.labelsize": 10,
+    "xtick.labelsize": 10,
+    "ytick.labelsize": 10,
+    "legend.fontsize": 10,
     "axes.edgecolor": "#888888",
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -32,6 +37,9 @@ STYLE = {
     "legend.frameon": False,
     "figure.dpi": 100,
     "figure.facecolor": "white",
+    "savefig.facecolor": "auto",
+    "savefig.bbox": None,
+    "savefig.transparent": False,
 }
 CENTRE_PX = (32, 64)
 
@@ -47,18 +55,32 @@ def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return styled
 
 
+class _Drawn(Figure):
+    """A figure that a notebook shows where it is a cell's last value.
+
+    Jupyter shows a plain Figure as text until the caller has made one by pyplot.
+    """
+
+    def _repr_png_(self) -> bytes:
+        content = io.BytesIO()
+        with mpl.rc_context(STYLE):
+            self.savefig(content, format="png")
+        return content.getvalue()
+
+
 def save(figure: Figure, path: str | Path) -> None:
     """Write a figure as PNG, 150 dots an inch, whole or not at all; the same bytes every time.
 
     Raises:
         InputError: `path` cannot be written.
     """
-    with written_whole(path) as temporary:
+    # Ticks are made as they are drawn, in the style of that moment.
+    with written_whole(path) as temporary, mpl.rc_context(STYLE):
         figure.savefig(temporary, dpi=150, metadata={"Software": None})
 
 
 def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), layout="constrained")
+    return _Drawn(figsize=(width, height), layout="constrained")
 
 
 def _show_patch(axes, patch, *, colour=None):
@@ -126,6 +148,8 @@ def augmentation_sheet(originals: np.ndarray, augmented: np.ndarray) -> Figure:
     """Show patches (n, H, W, 3), a row each, beside their augmented views (n, views, H, W, 3)."""
     rows, views = augmented.shape[:2]
     figure = _figure(1.15 * (views + 1) + 0.2, 1.15 * rows + 0.35)
+    if not rows:
+        return figure
     grid = figure.subplots(
         rows, views + 1, squeeze=False, gridspec_kw={"wspace": 0.03, "hspace": 0.03}
     )
@@ -142,7 +166,7 @@ def augmentation_sheet(originals: np.ndarray, augmented: np.ndarray) -> Figure:
 @_styled
 def class_balance(counts: pd.DataFrame) -> Figure:
     """Draw the number of patches: index split, columns `normal` and `tumour`."""
-    figure = _figure(6, 3)
+    figure = _figure(6.8, 3)
     axes = figure.subplots()
     positions = np.arange(len(counts))
     for offset, name, colour, hatch in (
@@ -161,22 +185,22 @@ def class_balance(counts: pd.DataFrame) -> Figure:
         axes.bar_label(bars, [f"{count:,}" for count in counts[name]], fontsize=9, padding=2)
     axes.set_xticks(positions, counts.index)
     axes.set_ylabel("patches")
+    axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.set_title("Patches by split and class")
     axes.grid(axis="x", visible=False)
     axes.margins(y=0.12)
-    axes.legend(loc="upper right")
+    figure.legend(loc="outside right upper")
     return figure
 
 
 @_styled
 def channel_histograms(histograms: dict[str, np.ndarray]) -> Figure:
     """Draw the grey levels of each channel: split -> counts (3, 256)."""
-    figure = _figure(10, 3)
+    figure = _figure(10, 3.2)
     panels = figure.subplots(1, 3, sharey=True)
-    colours = (NEUTRAL, GREEN, "#CC79A7")
     for channel, (axes, name) in enumerate(zip(panels, ("red", "green", "blue"), strict=True)):
-        for (split, counts), colour, dashes in zip(
-            histograms.items(), colours, ("-", "--", ":"), strict=False
+        for (split, counts), (colour, dashes) in zip(
+            histograms.items(), cycle(SERIES), strict=False
         ):
             levels = np.asarray(counts, "float64")[channel].reshape(64, 4).sum(axis=1)
             share = levels / max(levels.sum(), 1) / 4
@@ -186,7 +210,9 @@ def channel_histograms(histograms: dict[str, np.ndarray]) -> Figure:
         axes.set_xlim(0, 255)
     panels[0].set_ylim(bottom=0)
     panels[0].set_ylabel("share of pixels per level")
-    panels[0].legend(loc="upper left")
+    if histograms:
+        panels[0].legend(loc="upper left")
+    figure.suptitle("Grey levels of each channel", fontweight="bold", fontsize=11)
     return figure
 
 
@@ -206,43 +232,45 @@ def learning_curves(history: pd.DataFrame) -> Figure:
     loss.set_ylabel("cross-entropy")
     loss.set_title("Loss")
     auc.plot(epochs, history["validation_auc"], color=GREEN, marker=".", label="validation")
-    best = int(np.argmax(history["validation_auc"].to_numpy()))
-    best_auc = history["validation_auc"].iloc[best]
-    auc.plot(
-        epochs[best],
-        best_auc,
-        marker="o",
-        markersize=10,
-        fillstyle="none",
-        color="black",
-        linestyle="",
-        label=f"kept: {best_auc:.3f}",
-    )
+    if len(history):
+        # The first of equals, as training keeps it; an AUC that is not a number is never the best.
+        best = int(np.argmax(history["validation_auc"].fillna(-1).to_numpy()))
+        best_auc = history["validation_auc"].iloc[best]
+        auc.plot(
+            epochs[best],
+            best_auc,
+            marker="o",
+            markersize=10,
+            fillstyle="none",
+            color="black",
+            linestyle="",
+            label=f"kept: {best_auc:.3f}",
+        )
     auc.set_ylabel("AUC")
     auc.set_title("Validation AUC")
     for axes in (loss, auc):
         axes.axvspan(0.5, frozen + 0.5, color="#f0f0f0", zorder=0)
         axes.margins(y=0.15)
-        axes.set_xlim(0.5, len(history) + 0.5)
+        axes.set_xlim(0.5, max(len(history), 1) + 0.5)
         axes.set_xlabel("epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
-        for middle, name in (
-            ((frozen + 1) / 2, "frozen phase"),
-            (frozen + (len(history) - frozen + 1) / 2, "unfrozen phase"),
+        # At the outer ends, where even phases of one epoch leave room for their names.
+        for present, place, side, name in (
+            (frozen > 0, 0.01, "left", "frozen phase (grey)"),
+            (frozen < len(history), 0.99, "right", "unfrozen phase"),
         ):
-            if 0.5 < middle < len(history) + 0.5:
+            if present:
                 axes.text(
-                    middle,
+                    place,
                     0.985,
                     name,
-                    transform=axes.get_xaxis_transform(),
-                    ha="center",
+                    transform=axes.transAxes,
+                    ha=side,
                     va="top",
                     fontsize=9,
                     color="#444444",
                 )
-    loss.legend(loc="center right")
-    auc.legend(loc="lower right")
+        axes.legend(loc="best")
     return figure
 
 
@@ -255,7 +283,7 @@ def roc_and_precision_recall(curves: dict[str, dict[str, pd.DataFrame]]) -> Figu
     """
     figure = _figure(10, 4.4)
     left, right = figure.subplots(1, 2)
-    for (name, curve), (colour, dashes) in zip(curves.items(), SERIES, strict=False):
+    for (name, curve), (colour, dashes) in zip(curves.items(), cycle(SERIES), strict=False):
         for axes, table, x, y in (
             (left, curve["roc"], "false_positive_rate", "sensitivity"),
             (right, curve["precision_recall"], "recall", "precision"),
@@ -269,7 +297,8 @@ def roc_and_precision_recall(curves: dict[str, dict[str, pd.DataFrame]]) -> Figu
     right.set(xlabel="recall (sensitivity)", ylabel="precision", title="Precision–recall")
     for axes in (left, right):
         axes.set(xlim=(0, 1), ylim=(0, 1.01), aspect="equal")
-        axes.legend(loc="lower right" if axes is left else "lower left", title="95 % bands")
+        if curves:
+            axes.legend(loc="lower right" if axes is left else "lower left", title="95 % bands")
     return figure
 
 
@@ -283,7 +312,7 @@ def reliability(bins: dict[str, pd.DataFrame]) -> Figure:
     figure = _figure(5.2, 5.6)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     above.plot([0, 1], [0, 1], color="#aaaaaa", linewidth=1, linestyle=":", label="calibrated")
-    for (name, table), (colour, dashes) in zip(bins.items(), SERIES, strict=False):
+    for (name, table), (colour, dashes) in zip(bins.items(), cycle(SERIES), strict=False):
         fraction = table["tumour_fraction"]
         above.errorbar(
             table["mean_probability"],
@@ -350,7 +379,7 @@ def confusion_matrices(matrix: np.ndarray, *, title: str) -> Figure:
 @_styled
 def probability_histogram(predictions: pd.DataFrame, threshold: float) -> Figure:
     """Draw the probabilities of each class of a predictions table, and the threshold."""
-    figure = _figure(6.5, 3.4)
+    figure = _figure(8, 3.4)
     axes = figure.subplots()
     edges = np.linspace(0, 1, 41)
     for label, (colour, hatch) in enumerate(zip(CLASS_COLOURS, ("", "//"), strict=True)):
@@ -369,8 +398,10 @@ def probability_histogram(predictions: pd.DataFrame, threshold: float) -> Figure
         ylabel="patches",
         title="What the model says of each class",
         xlim=(0, 1),
+        ylim=(0, None),
     )
-    axes.legend(loc="upper center", frameon=True, edgecolor="white", framealpha=1)
+    # Beside the panel: inside, it would hide bars or the threshold.
+    figure.legend(loc="outside right upper")
     return figure
 
 
@@ -381,12 +412,13 @@ def model_diagram(*, crop_px: int, backbone: str, features: int, dropout: float)
     axes = figure.subplots()
     axes.set(xlim=(0, 110), ylim=(0, 46))
     axes.axis("off")
+    seen = f"centre {crop_px}×{crop_px}" if crop_px < 96 else "whole patch"
     boxes = [
         (2, "patch", "96×96×3\nRGB 0..255"),
-        (21, "preprocessing", f"centre {crop_px}×{crop_px}\nscaling"),
-        (42, backbone, "ImageNet\nweights"),
-        (65, "pooling", f"average:\n{features:,} features"),
-        (86, "head", f"dropout {dropout:g}\n1 unit, sigmoid"),
+        (22.5, "preprocessing", f"{seen}\nscaling"),
+        (43, backbone, "ImageNet\nweights"),
+        (66.5, "pooling", f"average:\n{features:,} features"),
+        (87, "head", f"dropout {dropout:g}\n1 unit, sigmoid"),
     ]
     phases = [
         (26, "Frozen phase", "features computed once, only the head is trained", ("head",)),
@@ -394,7 +426,7 @@ def model_diagram(*, crop_px: int, backbone: str, features: int, dropout: float)
     ]
     for bottom, name, meaning, trained in phases:
         axes.text(2, bottom + 15.2, name, fontweight="bold", fontsize=12)
-        axes.text(24, bottom + 15.2, meaning, fontsize=10.5, color="#444444")
+        axes.text(22.5, bottom + 15.2, meaning, fontsize=10.5, color="#444444")
         for left, box, text in boxes:
             width = 19 if box == backbone else 16
             learns = box in trained
@@ -426,7 +458,7 @@ def model_diagram(*, crop_px: int, backbone: str, features: int, dropout: float)
         ends = [(left + (19 if box == backbone else 16), left) for left, box, _ in boxes]
         for (right, _), (_, left) in pairwise(ends):
             axes.add_patch(_arrow(right + 0.5, left - 0.5, bottom + 6))
-        axes.add_patch(_arrow(102.5, 105.5, bottom + 6))
+        axes.add_patch(_arrow(103.5, 106.5, bottom + 6))
         axes.text(108, bottom + 6, "p", ha="center", va="center", fontsize=13, style="italic")
     axes.text(
         108, 0.5, "p: probability that the centre 32×32 px hold tumour", ha="right", fontsize=9

@@ -62,6 +62,7 @@ class Recipe:
 
 
 PRESETS = {
+    # `make reproduce`: a few minutes on two cores, synthetic test slides, AUC above 0.95.
     "smoke": Recipe(
         preset="smoke",
         crop_px=64,
@@ -72,7 +73,10 @@ PRESETS = {
         batch_size=32,
         test_time_augmentation=False,
     ),
+    # `python -m pcam_tf reproduce --preset cpu --data-dir DIR`: 43 minutes on two busy cores for
+    # 20,000 real patches; AUC 0.955 (0.945–0.966) on 1,500 of the official test split.
     "cpu": Recipe(preset="cpu"),
+    # `python -m pcam_tf reproduce --preset gpu --data-dir DIR`, full PCam: not measured yet.
     "gpu": Recipe(preset="gpu", batch_size=256, mixed_precision=True),
 }
 

@@ -41,18 +41,23 @@ def execute(notebook: str | Path, executed: str | Path) -> None:
     What its cells print is printed. The copy is stored also when a cell fails.
 
     Raises:
-        nbclient.exceptions.CellExecutionError: a cell failed.
-        InputError: `executed` cannot be written.
+        InputError: a cell failed, or `executed` cannot be written.
     """
     content = nbformat.read(notebook, as_version=4)
     client = _SpeakingClient(
         content,
         timeout=None,
         kernel_name="python3",
+        # Jupyter warns that a kernel on this machine talks without encryption.
+        extra_arguments=["--log-level=40"],
         resources={"metadata": {"path": str(Path(notebook).parent)}},
     )
     try:
         client.execute()
+    except nbclient.exceptions.CellExecutionError as error:
+        raise InputError(
+            f"a cell of {notebook} failed with {error.ename}: {error.evalue} ({executed} shows it)"
+        ) from error
     finally:
         with written_whole(executed) as temporary:
             nbformat.write(content, temporary)
@@ -69,8 +74,8 @@ def reproduce(preset: str, data_dir: str | None) -> str:
         A short text: split, patches, AUC and accuracy with intervals, and where the report is.
 
     Raises:
-        InputError: the working folder is not the project's, or a file cannot be written.
-        nbclient.exceptions.CellExecutionError: a cell failed.
+        InputError: the working folder is not the project's, a cell failed, or a file cannot be
+            written.
     """
     os.environ["PCAM_TF_PRESET"] = preset
     os.environ["PCAM_TF_DATA_DIR"] = data_dir or ""

