@@ -1,9 +1,9 @@
-"""Figures: from arrays and tables to matplotlib Figures, in one style; nothing is shown here."""
+"""Figures of numbers: from tables to matplotlib Figures, in one style; nothing is shown here."""
 
 import io
 from collections.abc import Callable
 from functools import wraps
-from itertools import cycle, pairwise
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib as mpl
@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
 from pcam_tf.files import written_whole
 
@@ -41,10 +40,9 @@ STYLE = {
     "savefig.bbox": None,
     "savefig.transparent": False,
 }
-CENTRE_PX = (32, 64)
 
 
-def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     """Draw in the project's style, whatever the caller's matplotlib is set to."""
 
     @wraps(draw)
@@ -55,7 +53,7 @@ def _styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return styled
 
 
-class _Drawn(Figure):
+class _Shown(Figure):
     """A figure that a notebook shows where it is a cell's last value.
 
     Jupyter shows a plain Figure as text until the caller has made one by pyplot.
@@ -79,94 +77,15 @@ def save(figure: Figure, path: str | Path) -> None:
         figure.savefig(temporary, dpi=150, metadata={"Software": None})
 
 
-def _figure(width: float, height: float) -> Figure:
-    return _Drawn(figsize=(width, height), layout="constrained")
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure, width × height in inches, that a notebook shows as a picture."""
+    return _Shown(figsize=(width, height), layout="constrained")
 
 
-def _show_patch(axes, patch, *, colour=None):
-    """Show a patch (H, W, 3), its centre square drawn where it has its full 96 px."""
-    axes.imshow(np.clip(patch, 0, 255).astype("uint8"), interpolation="nearest")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    if patch.shape[0] == 96:
-        first, last = CENTRE_PX
-        # Black under white: visible on any tissue.
-        for line_colour, width in (("black", 2.0), ("white", 1.0)):
-            axes.add_patch(
-                Rectangle(
-                    (first - 0.5, first - 0.5),
-                    last - first,
-                    last - first,
-                    fill=False,
-                    edgecolor=line_colour,
-                    linewidth=width,
-                )
-            )
-    axes.spines[:].set_visible(True)
-    axes.spines[:].set_color(colour or "#888888")
-    axes.spines[:].set_linewidth(2.5 if colour else 0.5)
-
-
-def _patch_sheet(patches, captions, colours, *, columns, title):
-    rows = max(-(-len(patches) // columns), 1)
-    figure = _figure(1.25 * columns, 1.5 * rows + 0.4)
-    grid = np.atleast_1d(figure.subplots(rows, columns)).ravel()
-    for axes in grid[len(patches) :]:
-        axes.axis("off")
-    for axes, patch, caption, colour in zip(grid, patches, captions, colours, strict=False):
-        _show_patch(axes, patch, colour=colour)
-        axes.set_title(caption, fontsize=8, fontweight="normal", pad=3)
-    figure.suptitle(title, fontweight="bold", fontsize=11)
-    return figure
-
-
-@_styled
-def patch_grid(images: np.ndarray, labels: np.ndarray, *, title: str) -> Figure:
-    """Show patches (n, 96, 96, 3) uint8 with their labels (n,) and the labelled centre square."""
-    return _patch_sheet(
-        images,
-        [CLASSES[label] for label in labels],
-        [CLASS_COLOURS[label] for label in labels],
-        columns=8,
-        title=title,
-    )
-
-
-@_styled
-def error_gallery(images: np.ndarray, errors: pd.DataFrame) -> Figure:
-    """Show misclassified patches (n, 96, 96, 3) with a table of `label`, `probability`, `error`."""
-    captions = [
-        f"{row.error}\np(tumour) {row.probability:.2f}" for row in errors.itertuples(index=False)
-    ]
-    title = "The most confident errors" if len(errors) else "No errors"
-    colours = [CLASS_COLOURS[label] for label in errors["label"]]
-    return _patch_sheet(images, captions, colours, columns=8, title=title)
-
-
-@_styled
-def augmentation_sheet(originals: np.ndarray, augmented: np.ndarray) -> Figure:
-    """Show patches (n, H, W, 3), a row each, beside their augmented views (n, views, H, W, 3)."""
-    rows, views = augmented.shape[:2]
-    figure = _figure(1.15 * (views + 1) + 0.2, 1.15 * rows + 0.35)
-    if not rows:
-        return figure
-    grid = figure.subplots(
-        rows, views + 1, squeeze=False, gridspec_kw={"wspace": 0.03, "hspace": 0.03}
-    )
-    for row in range(rows):
-        _show_patch(grid[row, 0], originals[row], colour="black")
-        for view in range(views):
-            _show_patch(grid[row, view + 1], augmented[row, view])
-    grid[0, 0].set_title("original", fontsize=9)
-    for view in range(views):
-        grid[0, view + 1].set_title(f"view {view + 1}", fontsize=9, fontweight="normal")
-    return figure
-
-
-@_styled
+@styled
 def class_balance(counts: pd.DataFrame) -> Figure:
     """Draw the number of patches: index split, columns `normal` and `tumour`."""
-    figure = _figure(6.8, 3)
+    figure = new_figure(6.8, 3)
     axes = figure.subplots()
     positions = np.arange(len(counts))
     for offset, name, colour, hatch in (
@@ -193,10 +112,10 @@ def class_balance(counts: pd.DataFrame) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def channel_histograms(histograms: dict[str, np.ndarray]) -> Figure:
     """Draw the grey levels of each channel: split -> counts (3, 256)."""
-    figure = _figure(10, 3.2)
+    figure = new_figure(10, 3.2)
     panels = figure.subplots(1, 3, sharey=True)
     for channel, (axes, name) in enumerate(zip(panels, ("red", "green", "blue"), strict=True)):
         for (split, counts), (colour, dashes) in zip(
@@ -216,14 +135,14 @@ def channel_histograms(histograms: dict[str, np.ndarray]) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def learning_curves(history: pd.DataFrame) -> Figure:
     """Draw a run's history, its two phases marked.
 
     Columns: `phase` ("frozen" or "unfrozen"), `epoch`, `loss`, `validation_loss`,
     `validation_auc`; a row an epoch.
     """
-    figure = _figure(10, 3.6)
+    figure = new_figure(10, 3.6)
     loss, auc = figure.subplots(1, 2)
     epochs = np.arange(1, len(history) + 1)
     frozen = int((history["phase"] == "frozen").sum())
@@ -274,14 +193,14 @@ def learning_curves(history: pd.DataFrame) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def roc_and_precision_recall(curves: dict[str, dict[str, pd.DataFrame]]) -> Figure:
     """Draw ROC and precision–recall curves with their bands, see `evaluation.curves`.
 
     Args:
         curves: the name of a model -> its curves, `roc` and `precision_recall`.
     """
-    figure = _figure(10, 4.4)
+    figure = new_figure(10, 4.4)
     left, right = figure.subplots(1, 2)
     for (name, curve), (colour, dashes) in zip(curves.items(), cycle(SERIES), strict=False):
         for axes, table, x, y in (
@@ -302,14 +221,14 @@ def roc_and_precision_recall(curves: dict[str, dict[str, pd.DataFrame]]) -> Figu
     return figure
 
 
-@_styled
+@styled
 def reliability(bins: dict[str, pd.DataFrame]) -> Figure:
     """Draw how often tumour is found against how often it is predicted.
 
     Args:
         bins: the name of a model -> its bins, see `evaluation.calibration_bins`.
     """
-    figure = _figure(5.2, 5.6)
+    figure = new_figure(5.2, 5.6)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     above.plot([0, 1], [0, 1], color="#aaaaaa", linewidth=1, linestyle=":", label="calibrated")
     for (name, table), (colour, dashes) in zip(bins.items(), cycle(SERIES), strict=False):
@@ -345,12 +264,12 @@ def reliability(bins: dict[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def confusion_matrices(matrix: np.ndarray, *, title: str) -> Figure:
     """Draw a confusion matrix (2, 2), rows the truth, as counts and as shares of each row."""
     matrix = np.asarray(matrix)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    figure = _figure(8, 3.8)
+    figure = new_figure(8, 3.8)
     panels = figure.subplots(1, 2)
     for axes, values, form, name in (
         (panels[0], matrix, "{:,}", "Patches"),
@@ -376,10 +295,10 @@ def confusion_matrices(matrix: np.ndarray, *, title: str) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def probability_histogram(predictions: pd.DataFrame, threshold: float) -> Figure:
     """Draw the probabilities of each class of a predictions table, and the threshold."""
-    figure = _figure(8, 3.4)
+    figure = new_figure(8, 3.4)
     axes = figure.subplots()
     edges = np.linspace(0, 1, 41)
     for label, (colour, hatch) in enumerate(zip(CLASS_COLOURS, ("", "//"), strict=True)):
@@ -403,70 +322,3 @@ def probability_histogram(predictions: pd.DataFrame, threshold: float) -> Figure
     # Beside the panel: inside, it would hide bars or the threshold.
     figure.legend(loc="outside right upper")
     return figure
-
-
-@_styled
-def model_diagram(*, crop_px: int, backbone: str, features: int, dropout: float) -> Figure:
-    """Draw the classifier and its two phases."""
-    figure = _figure(11, 4.6)
-    axes = figure.subplots()
-    axes.set(xlim=(0, 110), ylim=(0, 46))
-    axes.axis("off")
-    seen = f"centre {crop_px}×{crop_px}" if crop_px < 96 else "whole patch"
-    boxes = [
-        (2, "patch", "96×96×3\nRGB 0..255"),
-        (22.5, "preprocessing", f"{seen}\nscaling"),
-        (43, backbone, "ImageNet\nweights"),
-        (66.5, "pooling", f"average:\n{features:,} features"),
-        (87, "head", f"dropout {dropout:g}\n1 unit, sigmoid"),
-    ]
-    phases = [
-        (26, "Frozen phase", "features computed once, only the head is trained", ("head",)),
-        (5, "Unfrozen phase", "everything is trained, at a lower rate", (backbone, "head")),
-    ]
-    for bottom, name, meaning, trained in phases:
-        axes.text(2, bottom + 15.2, name, fontweight="bold", fontsize=12)
-        axes.text(22.5, bottom + 15.2, meaning, fontsize=10.5, color="#444444")
-        for left, box, text in boxes:
-            width = 19 if box == backbone else 16
-            learns = box in trained
-            frozen = box == backbone and not learns
-            axes.add_patch(
-                FancyBboxPatch(
-                    (left, bottom),
-                    width,
-                    12,
-                    boxstyle="round,pad=0.3,rounding_size=1.2",
-                    facecolor="#d5efe6" if learns else "#f3f3f3",
-                    edgecolor=GREEN if learns else "#888888",
-                    linewidth=2 if learns else 1,
-                    linestyle="--" if frozen else "-",
-                )
-            )
-            state = "trained" if learns else "frozen" if frozen else ""
-            axes.text(left + width / 2, bottom + 9.4, box, ha="center", fontweight="bold")
-            axes.text(left + width / 2, bottom + 4.9, text, ha="center", va="center", fontsize=9)
-            axes.text(
-                left + width / 2,
-                bottom + 0.7,
-                state,
-                ha="center",
-                fontsize=9,
-                style="italic",
-                color="#00694d" if learns else "#555555",
-            )
-        ends = [(left + (19 if box == backbone else 16), left) for left, box, _ in boxes]
-        for (right, _), (_, left) in pairwise(ends):
-            axes.add_patch(_arrow(right + 0.5, left - 0.5, bottom + 6))
-        axes.add_patch(_arrow(103.5, 106.5, bottom + 6))
-        axes.text(108, bottom + 6, "p", ha="center", va="center", fontsize=13, style="italic")
-    axes.text(
-        108, 0.5, "p: probability that the centre 32×32 px hold tumour", ha="right", fontsize=9
-    )
-    return figure
-
-
-def _arrow(start, end, height):
-    return FancyArrowPatch(
-        (start, height), (end, height), arrowstyle="-|>", mutation_scale=12, color="#444444"
-    )

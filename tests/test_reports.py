@@ -1,10 +1,20 @@
 import json
 
+import numpy as np
+import pandas as pd
 import pytest
-from test_evaluation import drawn
+import scipy.stats
 
 from pcam_tf import evaluation, prediction, reports
 from pcam_tf.errors import InputError
+
+
+def drawn(*, separation: float, seed: int) -> pd.DataFrame:
+    """Return a predictions table of 100 normal and 100 tumour patches."""
+    labels = np.repeat([0, 1], 100)
+    scores = np.random.default_rng(seed).normal(separation * (labels - 0.5))
+    ids = [f"patch_{row}" for row in range(200)]
+    return pd.DataFrame({"id": ids, "label": labels, "probability": scipy.stats.norm.cdf(scores)})
 
 
 @pytest.fixture
@@ -12,7 +22,7 @@ def run(tmp_path):
     """Return a run's folder with predictions of both phases."""
     for name, separation in (("predictions-frozen", 1.0), ("predictions", 2.0)):
         for seed, split in enumerate(("validation", "test")):
-            table = drawn(200, separation=separation, seed=seed)
+            table = drawn(separation=separation, seed=seed)
             prediction.write(table, tmp_path / f"{name}-{split}.csv")
     return tmp_path
 
