@@ -121,7 +121,6 @@ def test_a_weights_file_of_the_plain_network_gives_its_features(files):
     expected = plain("MobileNetV2")(keras.applications.mobilenet_v2.preprocess_input(IMAGES.copy()))
     features = np.asarray(connected("MobileNetV2", str(files["MobileNetV2"]))(IMAGES))
     assert np.ptp(features[0]) > 0.1
-    assert abs(features[0] - features[1]).max() > 1e-3
     np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-4)
 
 

@@ -105,9 +105,7 @@ def test_the_unfrozen_phase_trains_everything_by_the_statistics_of_the_batch(mod
     classifier.unfreeze(model)
     statistics = model.get_layer("normalise").non_trainable_weights
     assert len(statistics) == 2
-    assert len(model.trainable_weights) == len(model.weights) - 2 - len(
-        model.get_layer("head_dropout").variables
-    )
+    assert len(model.trainable_weights) == len(model.weights) - 2
     before = [np.array(weight) for weight in statistics]
     normalised = keras.Model(model.input, model.get_layer("normalise").output)
     values = np.asarray(normalised(patches, training=True))
@@ -165,7 +163,7 @@ def test_a_small_file_is_smaller_and_predicts_the_same(real_size, patches, tmp_p
     assert {weight.dtype for weight in loaded.weights if "seed" not in weight.path} == {"float32"}
     expected = probabilities(real_size, patches)
     assert np.ptp(expected) > 0.01
-    np.testing.assert_allclose(probabilities(loaded, patches), expected, atol=1e-4)
+    np.testing.assert_allclose(probabilities(loaded, patches), expected, atol=1e-3)
     with zipfile.ZipFile(tmp_path / "small.keras") as archive:
         assert archive.testzip() is None
 
@@ -227,7 +225,8 @@ def test_models_of_other_kinds_are_refused(tmp_path):
     joined = keras.layers.Concatenate()([keras.layers.GlobalAveragePooling2D()(one), other])
     keras.Model([one, other], keras.layers.Dense(1)(joined)).save(tmp_path / "two.keras")
     refused(tmp_path / "two.keras", "takes")
-    keras.Sequential([keras.layers.Dense(1)]).save(tmp_path / "unbuilt.keras")
+    with pytest.warns(UserWarning, match="not yet been built"):
+        keras.Sequential([keras.layers.Dense(1)]).save(tmp_path / "unbuilt.keras")
     refused(tmp_path / "unbuilt.keras", "takes None")
 
 
