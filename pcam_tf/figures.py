@@ -146,7 +146,14 @@ def learning_curves(history: pd.DataFrame) -> Figure:
     loss, auc = figure.subplots(1, 2)
     epochs = np.arange(1, len(history) + 1)
     frozen = int((history["phase"] == "frozen").sum())
-    loss.plot(epochs, history["loss"], color=NEUTRAL, linestyle="--", marker=".", label="training")
+    loss.plot(
+        epochs,
+        history["loss"],
+        color=NEUTRAL,
+        linestyle="--",
+        marker=".",
+        label="training (augmented, smoothed labels)",
+    )
     loss.plot(epochs, history["validation_loss"], color=GREEN, marker=".", label="validation")
     loss.set_ylabel("cross-entropy")
     loss.set_title("Loss")

@@ -1,4 +1,3 @@
-import json
 import shutil
 import socket
 from collections import namedtuple
@@ -14,17 +13,9 @@ from pcam_tf.errors import InputError
 
 
 @pytest.fixture
-def data_dir(tiny_source, tmp_path):
-    """Return a data directory that looks like an official one, holding synthetic patches."""
-    version_dir = tmp_path / "patch_camelyon" / "2.0.0"
-    shutil.copytree(tiny_source.data_dir, version_dir)
-    for file in version_dir.glob("*.tfrecord*"):
-        file.rename(file.with_name(file.name.replace("synthetic_patch_camelyon", "patch_camelyon")))
-    info_file = version_dir / "dataset_info.json"
-    info = json.loads(info_file.read_text())
-    info |= {"name": "patch_camelyon", "version": "2.0.0"}
-    info.pop("configName", None)
-    info_file.write_text(json.dumps(info))
+def data_dir(prepared, tmp_path):
+    """Return a copy of the prepared data directory, to do damage to."""
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 

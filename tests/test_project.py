@@ -83,6 +83,14 @@ def test_there_is_one_address_of_the_repository():
         assert set(found) == {owner_and_name}, path
 
 
+def test_the_package_needs_what_requirements_say_but_for_jupyter():
+    metadata = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    required = [line.split("#")[0].strip() for line in lines]
+    required = [each for each in required if each]
+    assert required == [*metadata["project"]["dependencies"], "jupyter"]
+
+
 def test_the_readme_names_every_module_and_its_commands_are_real():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for module in (ROOT / "pcam_tf").glob("*.py"):
