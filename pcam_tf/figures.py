@@ -152,7 +152,7 @@ def learning_curves(history: pd.DataFrame) -> Figure:
         color=NEUTRAL,
         linestyle="--",
         marker=".",
-        label="training (augmented, smoothed labels)",
+        label="training",
     )
     loss.plot(epochs, history["validation_loss"], color=GREEN, marker=".", label="validation")
     loss.set_ylabel("cross-entropy")
