@@ -2,6 +2,7 @@
 
 import functools
 import io
+import json
 import zipfile
 from pathlib import Path
 
@@ -112,7 +113,8 @@ def save_small(classifier: keras.Model, path: str | Path) -> None:
     """Write a classifier as a `.keras` file of about 60 % of the size.
 
     Weights are rounded to 16 significant bits, which compress well and move a probability by less
-    than 0.001; float16's 11 bits moved some by 0.01. Plain `keras.saving.load_model` reads it.
+    than 0.001; float16's 11 bits moved some by 0.01. Plain `keras.saving.load_model` reads it, from
+    Keras 3.13 on.
 
     Raises:
         InputError: `path` cannot be written.
@@ -125,9 +127,29 @@ def save_small(classifier: keras.Model, path: str | Path) -> None:
         with h5py.File(full) as source, h5py.File(rounded, "w") as target:
             source.visititems(functools.partial(_copy_rounded, target))
         contents["model.weights.h5"] = rounded.getvalue()
+        config = json.loads(contents["config.json"])
+        _forget_new_options(config)
+        contents["config.json"] = json.dumps(config)
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, content in contents.items():
                 archive.writestr(name, content)
+
+
+def _forget_new_options(config):
+    """Remove from a model's configuration the options that Keras 3.13, as on Colab, does not know.
+
+    None of them is in use: weights are loaded, not initialised, and nothing is renormalised.
+    """
+    if isinstance(config, list):
+        for item in config:
+            _forget_new_options(item)
+    elif isinstance(config, dict):
+        if config.get("module") == "keras.initializers":
+            config["config"] = {}
+        for option in ("renorm", "renorm_clipping", "renorm_momentum"):
+            config.pop(option, None)
+        for item in config.values():
+            _forget_new_options(item)
 
 
 def _copy_rounded(target, name, item):

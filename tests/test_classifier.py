@@ -166,6 +166,9 @@ def test_a_small_file_is_smaller_and_predicts_the_same(real_size, patches, tmp_p
     np.testing.assert_allclose(probabilities(loaded, patches), expected, atol=1e-3)
     with zipfile.ZipFile(tmp_path / "small.keras") as archive:
         assert archive.testzip() is None
+        # Keras 3.13 fails on options that Keras 3.15 writes.
+        assert b"input_axes" not in archive.read("config.json")
+        assert b"renorm" not in archive.read("config.json")
 
 
 @pytest.mark.parametrize("save", [classifier.save, classifier.save_small])
