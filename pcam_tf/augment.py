@@ -1,4 +1,4 @@
-"""Augmentation of training batches, as Keras layers: D4 symmetry, stain jitter, small shifts.
+"""Augmentation of training batches, as Keras layers: D4 symmetry, stain jitter, small turns.
 
 Every layer takes and returns a batch of raw patches, float (batch, height, width, 3), RGB 0..255,
 draws anew for each patch, and does nothing outside training. None is ever saved in a classifier.
@@ -35,10 +35,14 @@ class RandomD4(_RandomLayer):
     """
 
     def _augmented(self, patches):
-        coins = self._uniform((3, ops.shape(patches)[0], 1, 1, 1), 0.0, 1.0) < 0.5
-        patches = ops.where(coins[0], ops.flip(patches, axis=1), patches)
-        patches = ops.where(coins[1], ops.flip(patches, axis=2), patches)
-        return ops.where(coins[2], ops.transpose(patches, (0, 2, 1, 3)), patches)
+        batch, side = ops.shape(patches)[0], patches.shape[1]
+        coins = self._uniform((3, batch, 1, 1), 0.0, 1.0) < 0.5
+        along = ops.arange(side, dtype="int32")
+        y, x = ops.reshape(along, (1, side, 1)), ops.reshape(along, (1, 1, side))
+        y, x = ops.where(coins[2], x, y), ops.where(coins[2], y, x)
+        y = ops.where(coins[0], side - 1 - y, y)
+        x = ops.where(coins[1], side - 1 - x, x)
+        return _gathered(patches, y, x)
 
 
 class RandomStain(_RandomLayer):
@@ -70,40 +74,97 @@ class RandomStain(_RandomLayer):
         return ops.cast(ops.clip(jittered, 0, 255), patches.dtype)
 
 
-class RandomShift(_RandomLayer):
-    """A shift by up to `largest_px` whole pixels along each axis, the border mirrored.
+class RandomAffine(_RandomLayer):
+    """A small turn, scaling and shift about the centre, bilinear, the border mirrored.
 
-    Kept to a few pixels: the label is about the centre 32×32 px only.
+    The angle is drawn from ± `rotation_degrees`, the scaling from 1 / `scaling` to `scaling` and
+    the shift from ± `shift_px` along each axis: a few pixels only, since the label is about the
+    centre 32×32 px.
     """
 
-    def __init__(self, seed: int, largest_px: int, **options):
+    def __init__(
+        self, seed: int, *, rotation_degrees: float, scaling: float, shift_px: float, **options
+    ):
         super().__init__(seed, **options)
-        self.largest_px = largest_px
+        self.rotation_degrees, self.scaling = rotation_degrees, scaling
+        self.shift_px = shift_px
 
     def _augmented(self, patches):
-        batch, side = ops.shape(patches)[0], patches.shape[1]
-        edge = self.largest_px + 0.5
-        shift = ops.round(self._uniform((batch, 2, 1), -edge, edge))
-        source = ops.arange(side, dtype="float32") + shift
-        source = (side - 1) - ops.abs((side - 1) - ops.abs(source))
-        # A product with a matrix of ones and zeros picks rows and columns, on every backend and
-        # under XLA, where gathering or an image transform is slow or missing.
-        picked = ops.one_hot(ops.cast(source, "int32"), side, dtype=patches.dtype)
-        patches = ops.einsum("bih,bhwc->biwc", picked[:, 0], patches)
-        return ops.einsum("bjw,biwc->bijc", picked[:, 1], patches)
+        batch, height, width = ops.shape(patches)[0], *patches.shape[1:3]
+        draws = self._uniform((4, batch, 1, 1), -1.0, 1.0)
+        angle = draws[0] * float(np.radians(self.rotation_degrees))
+        zoom = ops.exp(draws[1] * float(np.log(self.scaling)))
+        cosine, sine = ops.cos(angle) / zoom, ops.sin(angle) / zoom
+        middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
+        y = ops.reshape(ops.arange(height, dtype="float32"), (1, height, 1)) - middle_y
+        x = ops.reshape(ops.arange(width, dtype="float32"), (1, 1, width)) - middle_x
+        source_y = cosine * y - sine * x + draws[2] * self.shift_px + middle_y
+        source_x = sine * y + cosine * x + draws[3] * self.shift_px + middle_x
+        return _sampled(patches, _mirrored(source_y, height), _mirrored(source_x, width))
 
 
-def layers(*, seed: int, stain_strength: float, shift_px: int) -> list[keras.layers.Layer]:
+def _mirrored(positions, side):
+    """Return positions beyond the border, to whichever side, mirrored back to 0..side - 1."""
+    period = 2 * (side - 1)
+    positions = ops.mod(positions, period)
+    return ops.minimum(positions, period - positions)
+
+
+def _sampled(patches, y, x):
+    """Return patches (b, h, w, c) at positions `y` and `x` (b, h, w), bilinear.
+
+    By gathers, which every backend has, and XLA as well; TensorFlow's image transforms do not run
+    under XLA, which is how a GPU trains.
+    """
+    height, width = patches.shape[1:3]
+    top = ops.minimum(ops.floor(y), height - 2)
+    left = ops.minimum(ops.floor(x), width - 2)
+    down, right = ops.expand_dims(y - top, -1), ops.expand_dims(x - left, -1)
+    top, left = ops.cast(top, "int32"), ops.cast(left, "int32")
+
+    def row(y):
+        near, far = _gathered(patches, y, left), _gathered(patches, y, left + 1)
+        return near + (far - near) * right
+
+    upper, lower = row(top), row(top + 1)
+    return upper + (lower - upper) * down
+
+
+def _gathered(patches, y, x):
+    """Return the pixels of patches (b, h, w, c) at rows `y` and columns `x`, int32 (b, h, w)."""
+    batch, (height, width, channels) = ops.shape(patches)[0], patches.shape[1:]
+    first = ops.reshape(ops.arange(batch, dtype="int32") * (height * width), (batch, 1, 1))
+    pixels = ops.reshape(patches, (-1, channels))
+    return ops.take(pixels, first + y * width + x, axis=0)
+
+
+def layers(
+    *,
+    seed: int,
+    stain_strength: float,
+    rotation_degrees: float = 0,
+    scaling: float = 1,
+    shift_px: float = 0,
+) -> list[keras.layers.Layer]:
     """Return the augmentation of a recipe, in the order of application.
 
     Args:
         seed: makes the draws repeatable.
         stain_strength: relative range of each stain's gain, 0..1; 0 leaves the stain alone.
-        shift_px: the largest shift along each axis; 0 leaves the patches in place.
+        rotation_degrees: the largest turn to either side, on top of D4's quarter turns.
+        scaling: the largest scaling, at least 1; its inverse is the smallest.
+        shift_px: the largest shift along each axis.
     """
     augmentation = [RandomD4(seed, name="random_d4")]
     if stain_strength:
         augmentation.append(RandomStain(seed + 1, stain_strength, name="random_stain"))
-    if shift_px:
-        augmentation.append(RandomShift(seed + 2, shift_px, name="random_shift"))
+    if rotation_degrees or scaling != 1 or shift_px:
+        affine = RandomAffine(
+            seed + 2,
+            rotation_degrees=rotation_degrees,
+            scaling=scaling,
+            shift_px=shift_px,
+            name="random_affine",
+        )
+        augmentation.append(affine)
     return augmentation

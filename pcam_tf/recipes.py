@@ -18,7 +18,9 @@ class Recipe:
         dropout: share of features dropped in training.
         batch_size: patches a step, in both phases.
         stain_strength: strength of `augment.RandomStain`; 0 for none.
-        shift_px: largest shift of `augment.RandomShift`; 0 for none.
+        rotation_degrees: largest turn of `augment.RandomAffine`.
+        scaling: largest scaling of `augment.RandomAffine`; 1 for none.
+        shift_px: largest shift of `augment.RandomAffine`.
         label_smoothing: labels become 0 + s/2 and 1 - s/2.
         class_weights: weigh classes inversely to their frequency.
         weight_decay: of AdamW, in both phases.
@@ -44,7 +46,9 @@ class Recipe:
     dropout: float = 0.2
     batch_size: int = 64
     stain_strength: float = 0.25
-    shift_px: int = 4
+    rotation_degrees: float = 0.0
+    scaling: float = 1.0
+    shift_px: float = 4.0
     label_smoothing: float = 0.05
     class_weights: bool = False
     weight_decay: float = 1e-4

@@ -253,7 +253,13 @@ def _unfrozen_phase(model, recipe, builder, run_dir):
 
 
 def _augmentation(recipe, *, seed):
-    return augment.layers(seed=seed, stain_strength=recipe.stain_strength, shift_px=recipe.shift_px)
+    return augment.layers(
+        seed=seed,
+        stain_strength=recipe.stain_strength,
+        rotation_degrees=recipe.rotation_degrees,
+        scaling=recipe.scaling,
+        shift_px=recipe.shift_px,
+    )
 
 
 def _class_weight(recipe, labels):

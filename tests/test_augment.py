@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import scipy.ndimage
 import tensorflow as tf
 
 from pcam_tf import augment
@@ -11,6 +12,12 @@ BATCH = 64
 
 def patches(batch=BATCH, side=SIDE):
     return np.random.default_rng(0).uniform(0, 255, (batch, side, side, 3)).astype("float32")
+
+
+def affine(seed, rotation_degrees=0, scaling=1, shift_px=0):
+    return augment.RandomAffine(
+        seed, rotation_degrees=rotation_degrees, scaling=scaling, shift_px=shift_px
+    )
 
 
 def symmetries(patch):
@@ -38,9 +45,9 @@ every_layer = pytest.mark.parametrize(
     [
         lambda seed: augment.RandomD4(seed),
         lambda seed: augment.RandomStain(seed, 0.3),
-        lambda seed: augment.RandomShift(seed, 3),
+        lambda seed: affine(seed, 30, 1.2, 3),
     ],
-    ids=["d4", "stain", "shift"],
+    ids=["d4", "stain", "affine"],
 )
 
 
@@ -66,25 +73,50 @@ def test_d4_draws_the_symmetries_equally_often():
 
 
 @ways
-def test_a_shift_is_what_numpy_makes_of_mirrored_borders(apply):
-    largest = 2
+def test_an_affine_view_is_what_scipy_makes_of_the_same_draws(apply):
+    rotation, scaling, shift = 45, 1.3, 4
     batch = patches()
-    padding = ((0, 0), (largest, largest), (largest, largest), (0, 0))
-    padded = np.pad(batch, padding, mode="reflect")
-    views = apply(augment.RandomShift(0, largest), batch)
-    drawn = set()
-    for row, view in enumerate(views):
-        offsets = [
-            (down, right)
-            for down in range(2 * largest + 1)
-            for right in range(2 * largest + 1)
-            if np.allclose(view, padded[row, down : down + SIDE, right : right + SIDE], atol=1e-3)
+    draws = np.random.default_rng(1).uniform(-1, 1, (4, BATCH, 1, 1)).astype("float32")
+    layer = affine(0, rotation, scaling, shift)
+    layer._uniform = lambda shape, low, high: draws
+    views = apply(layer, batch)
+    for patch, view, (turn, zoom, down, right) in zip(
+        batch, views, draws[..., 0, 0].T, strict=True
+    ):
+        angle, scale = np.radians(turn * rotation), scaling**zoom
+        matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) / scale
+        centre = np.full(2, (SIDE - 1) / 2)
+        offset = centre - matrix @ centre + np.array([down, right]) * shift
+        expected = [
+            scipy.ndimage.affine_transform(
+                patch[..., channel].astype(float), matrix, offset, order=1, mode="mirror"
+            )
+            for channel in range(3)
         ]
-        assert len(offsets) == 1
-        drawn.add(offsets[0])
-    # Along each axis on its own, as far as allowed.
-    assert {down for down, _ in drawn} == {right for _, right in drawn} == set(range(5))
-    assert len(drawn) > 5
+        np.testing.assert_allclose(view, np.stack(expected, -1), atol=0.02)
+
+
+def test_an_affine_view_draws_each_of_its_four_numbers_for_each_patch():
+    layer, drawn = affine(0, 45, 1.3, 4), []
+    uniform = layer._uniform
+    layer._uniform = lambda *arguments: drawn.append(uniform(*arguments)) or drawn[-1]
+    eagerly(layer, patches())
+    draws = np.asarray(drawn[0]).reshape(4, BATCH)
+    assert draws.min() >= -1 and draws.max() <= 1 and np.ptp(draws, axis=1).min() > 1.7
+    assert len(np.unique(draws)) == draws.size
+
+
+def test_a_shift_by_whole_pixels_keeps_them_as_they_are():
+    layer = affine(0, shift_px=2)
+    layer._uniform = lambda shape, low, high: np.float32([0, 0, 1, -0.5]).reshape(4, 1, 1, 1)
+    batch = patches(3)
+    views = eagerly(layer, batch)
+    np.testing.assert_allclose(views[:, : SIDE - 2, 1:], batch[:, 2:, : SIDE - 1], atol=1e-3)
+
+
+def test_an_affine_view_without_range_changes_nothing():
+    batch = patches(4)
+    np.testing.assert_allclose(eagerly(affine(0), batch), batch, atol=1e-3)
 
 
 @ways
@@ -172,8 +204,10 @@ def test_a_recipe_leaves_out_what_it_does_not_want():
     def names(**options):
         return [type(layer).__name__ for layer in augment.layers(seed=0, **options)]
 
-    assert names(stain_strength=0.1, shift_px=4) == ["RandomD4", "RandomStain", "RandomShift"]
-    assert names(stain_strength=0, shift_px=0) == ["RandomD4"]
+    assert names(stain_strength=0.1, shift_px=4) == ["RandomD4", "RandomStain", "RandomAffine"]
+    assert names(stain_strength=0, scaling=1.1) == ["RandomD4", "RandomAffine"]
+    assert names(stain_strength=0, rotation_degrees=5) == ["RandomD4", "RandomAffine"]
+    assert names(stain_strength=0) == ["RandomD4"]
 
 
 def test_the_layers_of_a_recipe_draw_independently():
