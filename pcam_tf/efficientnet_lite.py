@@ -38,8 +38,11 @@ def _relu6(tensor, name):
     return keras.layers.ReLU(max_value=6.0, name=name)(tensor)
 
 
-def _block(tensor, *, name, kernel_size, stride, expansion, filters):
-    """Inverted residual block: expand, depthwise convolution, project, add."""
+def _block(tensor, *, name, kernel_size, stride, expansion, filters, skipped):
+    """Inverted residual block: expand, depthwise convolution, project, add.
+
+    In training, the block of a share `skipped` of the patches passes its input through.
+    """
     block_input, input_filters = tensor, tensor.shape[-1]
     if expansion != 1:
         tensor = keras.layers.Conv2D(
@@ -53,15 +56,22 @@ def _block(tensor, *, name, kernel_size, stride, expansion, filters):
     tensor = keras.layers.Conv2D(filters, 1, use_bias=False, name=f"{name}_project")(tensor)
     tensor = _normalise(tensor, f"{name}_project_bn")
     if stride == 1 and input_filters == filters:
+        if skipped:
+            tensor = keras.layers.Dropout(
+                skipped, noise_shape=(None, 1, 1, 1), name=f"{name}_stochastic_depth"
+            )(tensor)
         tensor = keras.layers.Add(name=f"{name}_add")([block_input, tensor])
     return tensor
 
 
-def efficientnet_lite0(input_tensor) -> keras.Model:
+def efficientnet_lite0(input_tensor, stochastic_depth: float = 0.0) -> keras.Model:
     """Return EfficientNet-Lite0 without its classification layer, randomly initialised.
 
     Args:
         input_tensor: Keras tensor (batch, height, width, 3), scaled as (RGB 0..255 - 127) / 128.
+        stochastic_depth: in training, residual block i of 16 is skipped for a share of the patches
+            that is this times i / 16, 0..1 (G. Huang et al., Deep networks with stochastic depth,
+            ECCV 2016).
 
     Returns:
         A flat functional model from the source of `input_tensor` to the last feature map,
@@ -71,7 +81,7 @@ def efficientnet_lite0(input_tensor) -> keras.Model:
         STEM_FILTERS, 3, strides=2, padding="same", use_bias=False, name="stem"
     )(input_tensor)
     tensor = _relu6(_normalise(tensor, "stem_bn"), "stem_relu6")
-    index = 0
+    index, blocks = 0, sum(repeats for repeats, *_ in STAGES)
     for repeats, kernel_size, stride, expansion, filters in STAGES:
         for repeat in range(repeats):
             tensor = _block(
@@ -81,6 +91,7 @@ def efficientnet_lite0(input_tensor) -> keras.Model:
                 stride=stride if repeat == 0 else 1,
                 expansion=expansion,
                 filters=filters,
+                skipped=stochastic_depth * index / blocks,
             )
             index += 1
     tensor = keras.layers.Conv2D(FEATURES, 1, use_bias=False, name="top")(tensor)

@@ -16,6 +16,7 @@ class Recipe:
         crop_px: side of the centre crop that the backbone sees.
         resize_px: side that the crop is resized to, or None.
         dropout: share of features dropped in training.
+        stochastic_depth: how often training skips residual blocks, see `backbones.connect`.
         batch_size: patches a step, in both phases.
         stain_strength: strength of `augment.RandomStain`; 0 for none.
         rotation_degrees: largest turn of `augment.RandomAffine`.
@@ -44,6 +45,7 @@ class Recipe:
     crop_px: int = 96
     resize_px: int | None = None
     dropout: float = 0.2
+    stochastic_depth: float = 0.0
     batch_size: int = 64
     stain_strength: float = 0.25
     rotation_degrees: float = 0.0

@@ -125,6 +125,7 @@ def _build(recipe):
             crop_px=recipe.crop_px,
             resize_px=recipe.resize_px,
             dropout=recipe.dropout,
+            stochastic_depth=recipe.stochastic_depth,
         )
     finally:
         keras.config.set_dtype_policy(policy)

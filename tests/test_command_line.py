@@ -64,10 +64,14 @@ def test_test_time_augmentation_does_not_depend_on_which_way_is_up(model_file, t
     noise = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype="uint8")
     Image.fromarray(noise).save(tmp_path / "one.png")
     Image.fromarray(np.rot90(noise)).save(tmp_path / "two.png")
-    words = ["predict", "--images", tmp_path, "--model", model_file, "--test-time-augmentation"]
-    assert run(*words, "--output", tmp_path / "pictures.csv") == 0
-    first, second = pd.read_csv(tmp_path / "pictures.csv")["probability"]
+    words = ["predict", "--images", tmp_path, "--model", model_file]
+    assert run(*words, "--output", tmp_path / "eight.csv") == 0
+    first, second = pd.read_csv(tmp_path / "eight.csv")["probability"]
     assert first == pytest.approx(second, abs=1e-6)
+    words += ["--no-test-time-augmentation", "--output", tmp_path / "one.csv"]
+    assert run(*words) == 0
+    first, second = pd.read_csv(tmp_path / "one.csv")["probability"]
+    assert first != pytest.approx(second, abs=1e-6)
 
 
 def test_train_writes_the_whole_run_folder(prepared, tmp_path, monkeypatch, capsys):

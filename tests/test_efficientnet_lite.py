@@ -74,6 +74,26 @@ def test_the_network_takes_any_side(network):
         assert model.output_shape == (None, rows, rows, 1280)
 
 
+def test_stochastic_depth_skips_blocks_in_training_only(network):
+    patches = keras.Input((64, 64, 3))
+    deep = efficientnet_lite.efficientnet_lite0(patches, stochastic_depth=0.8)
+    plain = efficientnet_lite.efficientnet_lite0(keras.Input((64, 64, 3)))
+    for model in (deep, plain):
+        efficientnet_lite.load_imagenet_weights(model)
+    noise = np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 3)).astype("float32")
+    expected = plain.predict_on_batch(noise)
+    np.testing.assert_allclose(deep.predict_on_batch(noise), expected, atol=1e-5)
+
+    rates = [layer.rate for layer in deep.layers if isinstance(layer, keras.layers.Dropout)]
+    assert rates == sorted(rates) and len(rates) == 9 and 0.7 < rates[-1] < 0.8
+    last = deep.get_layer("block14_stochastic_depth")
+    ones = np.ones((400, 2, 2, 3), "float32")
+    kept = np.asarray(last(ones, training=True)) > 0
+    # A patch is skipped as a whole.
+    assert np.all(kept.all(axis=(1, 2, 3)) == kept.any(axis=(1, 2, 3)))
+    assert 0.15 < kept.mean() < 0.35
+
+
 def test_weights_that_are_not_installed_are_told_how_to_install(monkeypatch):
     def missing(name):
         raise importlib.metadata.PackageNotFoundError(name)
