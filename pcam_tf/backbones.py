@@ -102,19 +102,18 @@ def connect(name: str, patches, *, weights: str | None, stochastic_depth: float 
         patches: Keras tensor (batch, height, width, 3), RGB 0..255.
         weights: "imagenet", None for random initialisation, or the path of a weights file that
             Keras saved for this network without its head (`.weights.h5`).
-        stochastic_depth: see `efficientnet_lite.efficientnet_lite0`.
+        stochastic_depth: see `efficientnet_lite.efficientnet_lite0`; networks of
+            keras.applications have none.
 
     Returns:
         The last feature map, (batch, height', width', features). Its layers belong to whatever
         model is built around it, not to a nested one, so that any layer can be looked into.
 
     Raises:
-        InputError: no such backbone, its weights cannot be had, or it has no stochastic depth.
+        InputError: no such backbone, or its weights cannot be had.
     """
     backbone = get(name)
-    if stochastic_depth and not backbone.has_stochastic_depth:
-        raise InputError(f"{name} has no stochastic depth here: choose stochastic_depth=0.")
-    options = {"stochastic_depth": stochastic_depth} if stochastic_depth else {}
+    options = {"stochastic_depth": stochastic_depth} if backbone.has_stochastic_depth else {}
     if backbone.rescaling:
         patches = keras.layers.Rescaling(**backbone.rescaling, name="rescaling")(patches)
     downloads = weights == "imagenet" and backbone.load_imagenet is None

@@ -43,8 +43,7 @@ def build(
         of tumour, (batch, 1) float32. The layer "features" holds the pooled features.
 
     Raises:
-        InputError: no such backbone, its weights cannot be had, an impossible `crop_px`, or
-            stochastic depth for a backbone that has none.
+        InputError: no such backbone, its weights cannot be had, or an impossible `crop_px`.
     """
     if not 32 <= crop_px <= PATCH_PX:
         raise InputError(f"crop_px is {crop_px}: choose 32 (the labelled centre) to {PATCH_PX}.")

@@ -181,11 +181,16 @@ def test_other_errors_of_a_network_are_not_taken_for_a_failed_download(monkeypat
         connected("MobileNetV2", None)
 
 
-def test_stochastic_depth_is_refused_where_there_is_none():
-    with pytest.raises(InputError, match="MobileNetV3Small has no stochastic depth"):
-        backbones.connect(
-            "MobileNetV3Small", keras.Input((96, 96, 3)), weights=None, stochastic_depth=0.1
-        )
+@pytest.mark.parametrize(("name", "layers"), [("EfficientNetLite0", 9), ("MobileNetV3Small", 0)])
+def test_stochastic_depth_reaches_the_networks_that_have_it(name, layers):
+    patches = keras.Input((96, 96, 3))
+    features = backbones.connect(name, patches, weights=None, stochastic_depth=0.1)
+    dropped = [
+        layer
+        for layer in keras.Model(patches, features).layers
+        if isinstance(layer, keras.layers.Dropout)
+    ]
+    assert len(dropped) == layers
 
 
 def test_unknown_backbones_are_refused_and_the_nearest_suggested():
