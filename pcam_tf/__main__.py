@@ -118,6 +118,19 @@ def _evaluate(arguments):
     print(f"report in {output}")
 
 
+def _protocols(arguments):
+    from pcam_tf import protocol, reports
+
+    run_dir = arguments.run or Path("runs") / f"protocols-{arguments.preset}"
+    source = protocol.source_of(
+        arguments.preset, None if arguments.preset == "smoke" else _open(arguments)
+    )
+    recipe = protocol.recipe_of(arguments.preset)
+    protocol.study(recipe, source, run_dir, protocol.conditions_of(arguments.preset))
+    print(reports.markdown_table(protocol.summary_rows(protocol.results(run_dir))))
+    print(f"study {run_dir}")
+
+
 def _reproduce(arguments):
     from pcam_tf import data, reproduce
 
@@ -193,6 +206,15 @@ def _parser():
         "--validation", type=Path, help="the table of the validation split, to choose thresholds on"
     )
     added.add_argument("--output", type=Path, help="the JSON; default: beside the table")
+
+    added = command(
+        "protocols", _protocols, "Judge one recipe by protocols that leak more or less."
+    )
+    added.add_argument("--preset", default="smoke", help="smoke (synthetic slides), cpu or gpu")
+    added.add_argument("--data-dir", help=DATA_HELP)
+    added.add_argument(
+        "--run", type=Path, help="the study's folder; default: runs/protocols-PRESET"
+    )
 
     added = command("reproduce", _reproduce, "Execute all notebooks and print their results.")
     added.add_argument("--preset", default="smoke", help=PRESET_HELP + "; default: smoke")

@@ -106,12 +106,21 @@ def _read_split(split: str, batches: Iterable) -> tuple[dict, pd.DataFrame, np.n
     if not ids:
         raise InputError(f"split {split!r} has no patches; prepare the data anew.")
     labels, thumbnails = np.concatenate(labels), np.concatenate(thumbnails)
-    brightest = thumbnails.max(axis=-1).astype(float)
-    saturation = (brightest - thumbnails.min(axis=-1)) / np.maximum(brightest, 1)
-    blank = saturation.max(axis=(1, 2)) < BLANK_SATURATION
+    blank = _are_blank(thumbnails)
     table = pd.DataFrame({"id": ids, "label": labels, "digest": digests, "blank": blank})
     table.insert(0, "split", split)
     return _statistics(labels, blank, histograms), table, thumbnails
+
+
+def is_blank(images: np.ndarray) -> np.ndarray:
+    """Return which patches, (n, 96, 96, 3) uint8, are blank by PCam's rule, bool (n,)."""
+    return _are_blank(_thumbnails(images))
+
+
+def _are_blank(thumbnails):
+    brightest = thumbnails.max(axis=-1).astype(float)
+    saturation = (brightest - thumbnails.min(axis=-1)) / np.maximum(brightest, 1)
+    return saturation.max(axis=(1, 2)) < BLANK_SATURATION
 
 
 def _thumbnails(images: np.ndarray) -> np.ndarray:

@@ -28,6 +28,8 @@ from pcam_tf.tissue import PATCH_PX
 CENTRE = slice(32, 64)  # PCam labels a patch by these rows and columns alone
 SLIDES = {"train": range(12), "validation": range(12, 16), "test": range(16, 22)}
 _ID_PREFIXES = {"train": "train", "validation": "valid", "test": "test"}  # as tfds names PCam's
+_SORTED = 4  # slides of a split, at most, where they are sorted
+_STRAYS = 0.02  # patches of sorted slides that are not what most of their slide is
 _CHUNK = 128  # patches drawn at once: few enough for memory, enough to share a bank of nuclei
 
 
@@ -49,21 +51,26 @@ class Patches:
     background: np.ndarray  # float32 (N, 3), the slide's grey level of light without tissue
 
 
-def draw_patches(count: int, *, split: str, seed: int = 0) -> Patches:
+def draw_patches(count: int, *, split: str, seed: int = 0, sorted_slides: bool = False) -> Patches:
     """Draw the first `count` patches of `split`, about half of them tumour.
 
     Patch i depends on `seed`, `split` and i alone, not on `count`. The splits' slides are
-    disjoint. Memory is about 120 KB a patch, twice that while joining; `draw_chunks` bounds it.
+    disjoint. Every slide is half tumour; or, with `sorted_slides`, a split has four slides, two of
+    them nearly all tumour and two nearly all normal, so that to know a slide is nearly to know the
+    label. Memory is about 120 KB a patch, twice that
+    while joining; `draw_chunks` bounds it.
 
     Raises:
         InputError: an unknown split, or a count or seed below what can be drawn.
     """
-    chunks = list(draw_chunks(count, split=split, seed=seed))
+    chunks = list(draw_chunks(count, split=split, seed=seed, sorted_slides=sorted_slides))
     names = [field.name for field in dataclasses.fields(Patches)]
     return Patches(**{name: np.concatenate([getattr(c, name) for c in chunks]) for name in names})
 
 
-def draw_chunks(count: int, *, split: str, seed: int = 0) -> Iterator[Patches]:
+def draw_chunks(
+    count: int, *, split: str, seed: int = 0, sorted_slides: bool = False
+) -> Iterator[Patches]:
     """Yield the patches of `draw_patches` in order, at most 128 at a time.
 
     Raises:
@@ -79,17 +86,22 @@ def draw_chunks(count: int, *, split: str, seed: int = 0) -> Iterator[Patches]:
         for slide in SLIDES[split]
     ]
     for chunk, first in enumerate(range(0, count, _CHUNK)):
-        patches = _draw_chunk(split, slides, seed=seed, chunk=chunk)
+        patches = _draw_chunk(split, slides, seed=seed, chunk=chunk, sorted_slides=sorted_slides)
         wanted = slice(min(_CHUNK, count - first))
         yield Patches(**{name: array[wanted] for name, array in vars(patches).items()})
 
 
-def _draw_chunk(split: str, slides: list[section.Slide], *, seed: int, chunk: int) -> Patches:
+def _draw_chunk(
+    split: str, slides: list[section.Slide], *, seed: int, chunk: int, sorted_slides: bool
+) -> Patches:
     """Draw one whole chunk of `split`: tissue, then cells, then stains, then the photograph."""
     rng = np.random.default_rng([seed, list(SLIDES).index(split), chunk])
     # One of each class in every pair, so that any number of patches is balanced.
     positive = rng.permuted(np.tile([False, True], (_CHUNK // 2, 1)), axis=1).ravel()
     which = rng.integers(len(slides), size=_CHUNK)
+    if sorted_slides:
+        expected = positive ^ (rng.random(_CHUNK) < _STRAYS)
+        which = which % _SORTED // 2 * 2 + expected
     slide = section.slides_of(slides, which)
     noise = tissue.draw_noise(rng)
     nests = tissue.draw_nests(rng, noise, positive)
@@ -114,20 +126,24 @@ def _draw_chunk(split: str, slides: list[section.Slide], *, seed: int, chunk: in
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class SyntheticConfig(tfds.core.BuilderConfig):
-    """How many patches of each split to draw, and from which seed."""
+    """How many patches of each split to draw, from which seed and what kind of slides."""
 
     seed: int
     train: int
     validation: int
     test: int
+    sorted_slides: bool = False
 
 
-def config_of(*, seed: int, train: int, validation: int, test: int) -> SyntheticConfig:
-    """Return a config whose name tells its seed and sizes, so that no two share a directory."""
+def config_of(
+    *, seed: int, train: int, validation: int, test: int, sorted_slides: bool = False
+) -> SyntheticConfig:
+    """Return a config whose name tells what it draws, so that no two share a directory."""
+    slides = "_sorted" if sorted_slides else ""
     return SyntheticConfig(
-        name=f"seed{seed}_{train}_{validation}_{test}",
+        name=f"seed{seed}_{train}_{validation}_{test}{slides}",
         description=f"{train}/{validation}/{test} patches of seed {seed}.",
-        seed=seed, train=train, validation=validation, test=test,
+        seed=seed, train=train, validation=validation, test=test, sorted_slides=sorted_slides,
     )  # fmt: skip
 
 
@@ -165,9 +181,12 @@ class SyntheticPatchCamelyon(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(split) for split in SLIDES}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
-        count, row = getattr(self.builder_config, split), 0
+        config, row = self.builder_config, 0
+        count = getattr(config, split)
         with tqdm(total=count, desc=f"drawing {split}", unit="patch") as bar:
-            for patches in draw_chunks(count, split=split, seed=self.builder_config.seed):
+            for patches in draw_chunks(
+                count, split=split, seed=config.seed, sorted_slides=config.sorted_slides
+            ):
                 for image, label in zip(patches.image, patches.label, strict=True):
                     name = f"{_ID_PREFIXES[split]}_{row}"
                     yield row, {"id": name, "image": image, "label": int(label)}

@@ -21,7 +21,9 @@ from pcam_tf.recipes import Recipe
 HISTORY_COLUMNS = ["phase", "epoch", "loss", "validation_loss", "validation_auc", "seconds"]
 
 
-def train(recipe: Recipe, builder, run_dir: str | Path) -> keras.Model:
+def train(
+    recipe: Recipe, builder, run_dir: str | Path, *, training_split: str = "train"
+) -> keras.Model:
     """Train a classifier, or go on with a training, or return the one of a finished run.
 
     Writes into `run_dir`: `recipe.json`, `history.csv` (a row an epoch), `model-frozen.keras` (the
@@ -32,6 +34,7 @@ def train(recipe: Recipe, builder, run_dir: str | Path) -> keras.Model:
         recipe: what to do.
         builder: a prepared source, see `data.open_source`.
         run_dir: the run's folder; made where it is missing.
+        training_split: what to train on, such as "train[:1000]".
 
     Returns:
         The classifier of the best epoch, (batch, 96, 96, 3) RGB 0..255 to (batch, 1).
@@ -41,7 +44,7 @@ def train(recipe: Recipe, builder, run_dir: str | Path) -> keras.Model:
             written, or the source lacks a split.
     """
     run_dir = Path(run_dir)
-    described = _description(recipe, builder)
+    described = _description(recipe, builder, training_split)
     _refuse_another(run_dir, described)
     if is_finished(run_dir):
         return classifier.load(run_dir)
@@ -52,8 +55,9 @@ def train(recipe: Recipe, builder, run_dir: str | Path) -> keras.Model:
     # Only now, so that a recipe that cannot be built does not take the folder.
     write_json(run_dir / "recipe.json", described)
     with data.readable_errors():
-        _frozen_phase(model, recipe, builder, run_dir)
-        _unfrozen_phase(model, recipe, builder, run_dir)
+        _frozen_phase(model, recipe, builder, run_dir, training_split)
+        if recipe.unfrozen_epochs:
+            _unfrozen_phase(model, recipe, builder, run_dir, training_split)
     shutil.rmtree(_work_dir(run_dir), ignore_errors=True)
     write_json(run_dir / "finished.json", {"epochs": len(history(run_dir))})
     return classifier.load(run_dir)
@@ -81,13 +85,14 @@ def _work_dir(run_dir):
     return run_dir / "unfinished"
 
 
-def _description(recipe, builder):
+def _description(recipe, builder, training_split):
+    splits = {split: split for split in data.SPLITS} | {"train": training_split}
     return {
         "recipe": dataclasses.asdict(recipe),
         "data": {
             "name": builder.info.name,
             "version": str(builder.info.version),
-            "patches": {split: data.count(builder, split) for split in data.SPLITS},
+            "patches": {name: data.count(builder, split) for name, split in splits.items()},
         },
     }
 
@@ -131,13 +136,15 @@ def _build(recipe):
         keras.config.set_dtype_policy(policy)
 
 
-def _frozen_phase(model, recipe, builder, run_dir):
+def _frozen_phase(model, recipe, builder, run_dir, training_split):
     """Train the head on features that the frozen backbone computes once."""
     best = run_dir / "model-frozen.keras"
     if not best.is_file():
         classifier.freeze(model)
-        training, labels = _features(model, recipe, builder, run_dir, "train")
-        validation, validation_labels = _features(model, recipe, builder, run_dir, "validation")
+        training, labels = _features(model, recipe, builder, run_dir, "train", training_split)
+        validation, validation_labels = _features(
+            model, recipe, builder, run_dir, "validation", "validation"
+        )
 
         def epochs(first, last):
             dataset = _feature_batches(training, labels, recipe, first)
@@ -162,11 +169,11 @@ def _frozen_phase(model, recipe, builder, run_dir):
     model.set_weights(classifier.load(best).get_weights())
 
 
-def _features(model, recipe, builder, run_dir, split):
+def _features(model, recipe, builder, run_dir, name, split):
     """Return features (views × patches, features) float16 on disk, and their labels."""
-    views = recipe.frozen_views if split == "train" else 1
-    features_file = _work_dir(run_dir) / f"features-{split}.npy"
-    labels_file = _work_dir(run_dir) / f"labels-{split}.npy"
+    views = recipe.frozen_views if name == "train" else 1
+    features_file = _work_dir(run_dir) / f"features-{name}.npy"
+    labels_file = _work_dir(run_dir) / f"labels-{name}.npy"
     if not features_file.is_file():
         patches = data.count(builder, split)
         extractor = classifier.feature_extractor(model)
@@ -176,7 +183,7 @@ def _features(model, recipe, builder, run_dir, split):
                 temporary, "w+", "float16", (views * patches, extractor.output_shape[-1])
             )
             row = 0
-            bar = tqdm.tqdm(total=len(labels), desc=f"features of {split}", unit="patch")
+            bar = tqdm.tqdm(total=len(labels), desc=f"features of {name}", unit="patch")
             for view in range(views):
                 augmentation = _augmentation(recipe, seed=recipe.seed + 100 * view)
                 for batch in data.arrays(data.batches(builder, split, batch_size=256)):
@@ -213,7 +220,7 @@ def _feature_batches(features, labels, recipe, epoch):
     return tf.data.Dataset.from_tensor_slices(order).batch(recipe.batch_size).map(batch).prefetch(2)
 
 
-def _unfrozen_phase(model, recipe, builder, run_dir):
+def _unfrozen_phase(model, recipe, builder, run_dir, training_split):
     """Train backbone and head together, on augmented patches."""
     classifier.unfreeze(model)
     augmented = keras.Sequential(
@@ -223,7 +230,9 @@ def _unfrozen_phase(model, recipe, builder, run_dir):
         [batch["label"] for batch in data.batches(builder, "validation", batch_size=256)]
     )
     labels = (
-        np.concatenate([batch["label"] for batch in data.batches(builder, "train", batch_size=256)])
+        np.concatenate(
+            [batch["label"] for batch in data.batches(builder, training_split, batch_size=256)]
+        )
         if recipe.class_weights
         else None
     )
@@ -240,13 +249,13 @@ def _unfrozen_phase(model, recipe, builder, run_dir):
         run_dir=run_dir,
         epochs=lambda first, last: data.epochs(
             builder,
-            "train",
+            training_split,
             batch_size=recipe.batch_size,
             seed=recipe.seed,
             first=first,
             last=last,
         ),
-        patches=data.count(builder, "train"),
+        patches=data.count(builder, training_split),
         validation=validation,
         validation_labels=validation_labels,
         class_weight=_class_weight(recipe, labels),
