@@ -109,13 +109,43 @@ def _evaluate(arguments):
     from pcam_tf import evaluation, reports
     from pcam_tf.files import write_json
 
+    if arguments.compare:
+        return _compare(arguments)
+    if arguments.predictions is None:
+        raise InputError("give a predictions table, or two of them by --compare A.csv B.csv.")
+    if arguments.validation and len(arguments.validation) != 1:
+        raise InputError("one predictions table needs one validation table.")
     predictions = evaluation.read_predictions(arguments.predictions)
-    validation = evaluation.read_predictions(arguments.validation) if arguments.validation else None
+    validation = (
+        evaluation.read_predictions(arguments.validation[0]) if arguments.validation else None
+    )
     report = evaluation.report(predictions, validation=validation)
     output = arguments.output or arguments.predictions.with_suffix(".report.json")
     write_json(output, report)
     print(reports.format_report(report, title=str(arguments.predictions)))
     print(f"report in {output}")
+    return 0
+
+
+def _compare(arguments):
+    from pcam_tf import comparison, evaluation, reports
+    from pcam_tf.files import write_json
+
+    if arguments.predictions is not None:
+        raise InputError("--compare takes two tables and no other: leave out the first one.")
+    if arguments.validation and len(arguments.validation) != 2:
+        raise InputError("--compare needs two validation tables, one for each model, or none.")
+    first, second = (evaluation.read_predictions(path) for path in arguments.compare)
+    thresholds = tuple(
+        evaluation.operating_points(evaluation.read_predictions(path))["youden"]
+        for path in arguments.validation or []
+    )
+    found = comparison.compare(first, second, thresholds=thresholds or (0.5, 0.5))
+    print(reports.format_comparison(found, names=tuple(map(str, arguments.compare))))
+    if arguments.output:
+        write_json(arguments.output, found)
+        print(f"comparison in {arguments.output}")
+    return 0
 
 
 def _protocols(arguments):
@@ -201,11 +231,24 @@ def _parser():
     )
 
     added = command("evaluate", _evaluate, "Report on a predictions table, with 95 %% intervals.")
-    added.add_argument("predictions", type=Path, help="a CSV of id,label,probability")
+    added.add_argument("predictions", type=Path, nargs="?", help="a CSV of id,label,probability")
     added.add_argument(
-        "--validation", type=Path, help="the table of the validation split, to choose thresholds on"
+        "--compare",
+        type=Path,
+        nargs=2,
+        metavar=("A", "B"),
+        help="two tables of the same patches instead: DeLong, McNemar, paired bootstrap",
     )
-    added.add_argument("--output", type=Path, help="the JSON; default: beside the table")
+    added.add_argument(
+        "--validation",
+        type=Path,
+        nargs="+",
+        metavar="TABLE",
+        help="the table of the validation split, to choose thresholds on; with --compare, two",
+    )
+    added.add_argument(
+        "--output", type=Path, help="the JSON; default: beside the table, with --compare none"
+    )
 
     added = command(
         "protocols", _protocols, "Judge one recipe by protocols that leak more or less."

@@ -13,11 +13,15 @@ import scipy.stats
 import sklearn.metrics
 from statsmodels.stats.proportion import proportion_confint
 
+from pcam_tf import calibration
+from pcam_tf.calibration import CONFIDENCE
 from pcam_tf.errors import InputError
 
-CONFIDENCE = 0.95
 RESAMPLES = 1000
 PERCENTILES = (100 * (1 - CONFIDENCE) / 2, 100 * (1 + CONFIDENCE) / 2)
+# Slides of Camelyon16 whose outlines are known to be wrong or incomplete, as the notes that come
+# with the data say (G. Litjens et al., GigaScience 7, 2018).
+LABEL_FAULTS = ("normal_86", "test_49", "test_114")
 
 
 def read_predictions(path: str | Path) -> pd.DataFrame:
@@ -94,18 +98,29 @@ def auc_interval(labels, probabilities) -> tuple[float, float, float]:
         labels: (n,) of 0 and 1, both present.
         probabilities: (n,) scores; ties count half.
     """
+    tumour_wins, normal_wins = wins(labels, probabilities)
+    auc = float(tumour_wins.mean())
+    if min(len(tumour_wins), len(normal_wins)) < 2:
+        return auc, 0.0, 1.0
+    variance = sum(of.var(ddof=1) / len(of) for of in (tumour_wins, normal_wins))
+    margin = scipy.stats.norm.ppf((1 + CONFIDENCE) / 2) * np.sqrt(variance)
+    return auc, float(max(auc - margin, 0)), float(min(auc + margin, 1))
+
+
+def wins(labels, probabilities) -> tuple[np.ndarray, np.ndarray]:
+    """Return how often each tumour patch, and each normal one, wins against the other class.
+
+    The mean of either is the AUC; their variances and covariances are DeLong's.
+
+    Returns:
+        (tumour patches,) and (normal patches,), shares 0..1 in the order of the table.
+    """
     labels, scores = np.asarray(labels), np.asarray(probabilities)
     tumour, normal = scores[labels == 1], scores[labels == 0]
     ranks = scipy.stats.rankdata(np.concatenate([tumour, normal]))
-    # How often each patch wins against those of the other class.
     tumour_wins = (ranks[: len(tumour)] - scipy.stats.rankdata(tumour)) / len(normal)
     normal_wins = 1 - (ranks[len(tumour) :] - scipy.stats.rankdata(normal)) / len(tumour)
-    auc = float(tumour_wins.mean())
-    if min(len(tumour), len(normal)) < 2:
-        return auc, 0.0, 1.0
-    variance = sum(wins.var(ddof=1) / len(wins) for wins in (tumour_wins, normal_wins))
-    margin = scipy.stats.norm.ppf((1 + CONFIDENCE) / 2) * np.sqrt(variance)
-    return auc, float(max(auc - margin, 0)), float(min(auc + margin, 1))
+    return tumour_wins, normal_wins
 
 
 def confusion(labels, probabilities, threshold: float) -> np.ndarray:
@@ -144,20 +159,22 @@ def report(predictions: pd.DataFrame, *, validation: pd.DataFrame | None = None)
 
     Returns:
         A dictionary that JSON can hold: `patches`, `normal`, `tumour`, `intervals` (how they were
-        made), `metrics` that need no threshold and, under `operating_points`, those that do.
+        made), `metrics` that need no threshold and, under `operating_points`, those that do;
+        with a validation table also `calibration` (the temperature fitted on it, metrics before
+        and after), and with groups that name slides of `LABEL_FAULTS`, `without_label_faults`.
         A metric is {"value", "low", "high"}; low and high are None where there is no interval.
     """
     labels = predictions["label"].to_numpy()
     scores = predictions["probability"].to_numpy()
-    resampled = _resamples(predictions)
+    resampled = resampled_rows(predictions)
     grouped = _grouped(predictions)
     auc, low, high = auc_interval(labels, scores)
     if grouped:
-        low, high = _bootstrap(resampled, lambda rows: _auc(labels[rows], scores[rows]))
+        low, high = _bootstrap(resampled, lambda rows: area(labels[rows], scores[rows]))
     thresholds = {"at_0.5": 0.5}
     if validation is not None:
         thresholds |= operating_points(validation)
-    return {
+    content = {
         "patches": len(labels),
         "normal": int((labels == 0).sum()),
         "tumour": int((labels == 1).sum()),
@@ -177,12 +194,56 @@ def report(predictions: pd.DataFrame, *, validation: pd.DataFrame | None = None)
             ),
             "log_loss": metric(sklearn.metrics.log_loss(labels, scores)),
             "brier": metric(sklearn.metrics.brier_score_loss(labels, scores)),
-            "calibration_error": metric(_calibration_error(predictions)),
+            "calibration_error": metric(calibration.error(labels, scores)),
         },
         "operating_points": {
             name: _at_threshold(labels, scores, threshold, resampled, grouped=grouped)
             for name, threshold in thresholds.items()
         },
+    }
+    if validation is not None:
+        temperature = calibration.fit_temperature(validation)
+        after = calibration.apply_temperature(predictions, temperature)["probability"].to_numpy()
+        content["calibration"] = {
+            "temperature": temperature,
+            "before": _calibration(labels, scores, resampled),
+            "after": _calibration(labels, after, resampled),
+        }
+    faulty = label_faults(predictions)
+    if faulty.any() and predictions.loc[~faulty, "label"].nunique() == 2:
+        kept = report(predictions[~faulty].reset_index(drop=True))
+        content["without_label_faults"] = {
+            "patches_left_out": int(faulty.sum()),
+            "auc": kept["metrics"]["auc"],
+            "accuracy": kept["operating_points"]["at_0.5"]["metrics"]["accuracy"],
+        }
+    return content
+
+
+def label_faults(predictions: pd.DataFrame) -> np.ndarray:
+    """Return which patches come from a slide with known label faults, bool (n,).
+
+    Slides are told by the end of their name in the column `group`, such as
+    "camelyon16_test_049"; without groups, none is known.
+    """
+    if "group" not in predictions:
+        return np.zeros(len(predictions), bool)
+    found = predictions["group"].astype("str").str.extract(r"(normal|tumor|test)_0*(\d+)$")
+    return (found[0] + "_" + found[1]).isin(LABEL_FAULTS).to_numpy()
+
+
+def _calibration(labels, scores, resampled):
+    """Return the metrics of calibration with bootstrap intervals."""
+    clipped = np.clip(scores, 1e-15, 1 - 1e-15)
+    losses = -np.where(labels == 1, np.log(clipped), np.log(1 - clipped))
+    squares = (scores - labels) ** 2
+    return {
+        "log_loss": metric(losses.mean(), _bootstrap(resampled, lambda rows: losses[rows].mean())),
+        "brier": metric(squares.mean(), _bootstrap(resampled, lambda rows: squares[rows].mean())),
+        "calibration_error": metric(
+            calibration.error(labels, scores),
+            _bootstrap(resampled, lambda rows: calibration.error(labels[rows], scores[rows])),
+        ),
     }
 
 
@@ -197,7 +258,7 @@ def _grouped(predictions):
     return "group" in predictions and predictions["group"].nunique() > 1
 
 
-def _resamples(predictions):
+def resampled_rows(predictions: pd.DataFrame) -> list[np.ndarray]:
     """Return bootstrap samples of row numbers: of groups where there are any, else by class."""
     generator = np.random.default_rng(0)
     if _grouped(predictions):
@@ -223,8 +284,8 @@ def _bootstrap(resampled, statistic):
     return tuple(np.nanpercentile(values, PERCENTILES))
 
 
-def _auc(labels, scores):
-    """Return the AUC, or NaN where a resample of groups holds one class only."""
+def area(labels, scores) -> float:
+    """Return the AUC alone, or NaN where a resample of groups holds one class only."""
     tumour = labels == 1
     ranks = scipy.stats.rankdata(scores)[tumour]
     pairs = len(ranks) * (len(labels) - len(ranks))
@@ -274,33 +335,6 @@ def _at_threshold(labels, scores, threshold, resampled, *, grouped):
     return {"threshold": threshold, "confusion": matrix.tolist(), "metrics": metrics}
 
 
-def calibration_bins(predictions: pd.DataFrame, bins: int = 10) -> pd.DataFrame:
-    """Compare predicted probability to the share of tumour in bins of equal width.
-
-    Returns:
-        A row for each bin that is not empty: `mean_probability`, `tumour_fraction`, `low` and
-        `high` (Wilson) and `count`.
-    """
-    which = np.minimum((predictions["probability"] * bins).astype(int), bins - 1)
-    rows = predictions.groupby(which).agg(
-        mean_probability=("probability", "mean"),
-        tumour_fraction=("label", "mean"),
-        tumour=("label", "sum"),
-        count=("label", "size"),
-    )
-    low, high = proportion_confint(
-        rows.pop("tumour"), rows["count"], alpha=1 - CONFIDENCE, method="wilson"
-    )
-    return rows.assign(low=low, high=high).reset_index(drop=True)
-
-
-def _calibration_error(predictions):
-    """Return the expected calibration error over 15 bins (C. Guo et al., ICML 2017)."""
-    bins = calibration_bins(predictions, bins=15)
-    gap = (bins["mean_probability"] - bins["tumour_fraction"]).abs()
-    return float((gap * bins["count"]).sum() / bins["count"].sum())
-
-
 def curves(predictions: pd.DataFrame, resamples: int = 200) -> dict[str, pd.DataFrame]:
     """Return the ROC and the precision–recall curve with pointwise bootstrap bands.
 
@@ -321,7 +355,9 @@ def curves(predictions: pd.DataFrame, resamples: int = 200) -> dict[str, pd.Data
         return np.interp(grid, recall[::-1], precision[::-1])
 
     samples = [
-        rows for rows in _resamples(predictions)[:resamples] if len(np.unique(labels[rows])) == 2
+        rows
+        for rows in resampled_rows(predictions)[:resamples]
+        if len(np.unique(labels[rows])) == 2
     ]
     found = {}
     for name, function, columns in (

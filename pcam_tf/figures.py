@@ -233,7 +233,7 @@ def reliability(bins: dict[str, pd.DataFrame]) -> Figure:
     """Draw how often tumour is found against how often it is predicted.
 
     Args:
-        bins: the name of a model -> its bins, see `evaluation.calibration_bins`.
+        bins: the name of a model -> its bins, see `calibration.bins`.
     """
     figure = new_figure(5.2, 5.6)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))

@@ -116,7 +116,49 @@ def format_report(content: dict, *, title: str) -> str:
             f"{true_normal:,} normal passed, {false_alarm:,} false alarms"
         )
         add(point["metrics"])
+    if "calibration" in content:
+        fitted = content["calibration"]
+        lines += ["", f"calibration: temperature {fitted['temperature']:.2f}, fitted on validation"]
+        for name, before in fitted["before"].items():
+            label = names.get(name, name.replace("_", " "))
+            after = fitted["after"][name]
+            lines.append(f"  {label:<20}{_text(before)} before, {_text(after)} after")
+    if "without_label_faults" in content:
+        kept = content["without_label_faults"]
+        lines += [
+            "",
+            f"without {kept['patches_left_out']:,} patches of slides with known label faults",
+            f"  {'AUC':<20}{_text(kept['auc'])}",
+            f"  {'accuracy at 0.5':<20}{_text(kept['accuracy'])}",
+        ]
     return "\n".join(lines)
+
+
+def format_comparison(content: dict, *, names: tuple[str, str]) -> str:
+    """Return what `comparison.compare` found as text for a terminal."""
+    auc, discordant = content["auc"], content["mcnemar"]
+    lines = [
+        f"{content['patches']:,} patches; differences are {names[0]} minus {names[1]}",
+        "",
+        f"  AUC of {names[0]}: {_text(auc['first'])}",
+        f"  AUC of {names[1]}: {_text(auc['second'])}",
+        f"  difference: {_text(auc['difference'])}, p {_p_value(auc['p'])} (DeLong, paired)",
+        "",
+        f"  only {names[0]} right: {discordant['only_first_right']:,} patches; "
+        f"only {names[1]} right: {discordant['only_second_right']:,}; "
+        f"p {_p_value(discordant['p'])} (McNemar)",
+        "",
+        "paired bootstrap of the differences",
+    ]
+    lines += [
+        f"  {'AUC' if name == 'auc' else name:<14}{_text(metric)}"
+        for name, metric in content["bootstrap"].items()
+    ]
+    return "\n".join(lines)
+
+
+def _p_value(p):
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 
 def _text(metric):

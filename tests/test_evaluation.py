@@ -331,19 +331,6 @@ def test_one_group_cannot_be_resampled():
     assert evaluation.report(table.assign(group="slide_1")) == evaluation.report(table)
 
 
-def test_calibration_bins():
-    table = table_of([0, 1, 1, 0, 1, 1], [0.0, 0.05, 0.1, 0.55, 0.59, 1.0])
-    bins = evaluation.calibration_bins(table)
-    assert list(bins.columns) != []
-    assert set(bins.columns) == {"mean_probability", "tumour_fraction", "low", "high", "count"}
-    assert bins["count"].tolist() == [2, 1, 2, 1]
-    assert bins["mean_probability"].tolist() == pytest.approx([0.025, 0.1, 0.57, 1.0])
-    assert bins["tumour_fraction"].tolist() == [0.5, 1, 0.5, 1]
-    expected = [proportion_confint(hits, of, method="wilson") for hits, of in
-                [(1, 2), (1, 1), (1, 2), (1, 1)]]  # fmt: skip
-    assert bins[["low", "high"]].to_numpy() == pytest.approx(np.array(expected))
-
-
 def test_calibration_error_is_the_mean_gap_weighted_by_patches():
     # Of fifteen bins, 0.22 and 0.26 share one and 0.28 is in the next: not so of 10 or of 20.
     table = table_of([0, 1, 0, 0], [0.22, 0.26, 0.28, 0.95])
@@ -406,7 +393,6 @@ def test_inputs_are_left_as_they_were():
     before = table.copy()
     evaluation.check_predictions(table, "mine")
     evaluation.report(table, validation=table)
-    evaluation.calibration_bins(table)
     evaluation.confident_errors(table, 5)
     pd.testing.assert_frame_equal(table, before)
 

@@ -6,7 +6,7 @@ import pytest
 from IPython.core.formatters import DisplayFormatter
 from matplotlib.figure import Figure
 
-from pcam_tf import evaluation, figures, pictures
+from pcam_tf import calibration, evaluation, figures, pictures
 
 GENERATOR = np.random.default_rng(0)
 PATCHES = GENERATOR.integers(0, 256, (10, 96, 96, 3), dtype="uint8")
@@ -28,7 +28,7 @@ PREDICTIONS = pd.DataFrame(
 )
 ERRORS = evaluation.confident_errors(PREDICTIONS, 10)
 CURVES = evaluation.curves(PREDICTIONS, resamples=5)
-BINS = evaluation.calibration_bins(PREDICTIONS)
+BINS = calibration.bins(PREDICTIONS)
 
 
 def drawings() -> dict[str, Figure]:
