@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from pcam_tf import protocol
 from pcam_tf.figures import GREEN, NEUTRAL, TUMOUR, new_figure, styled
@@ -97,7 +98,9 @@ def learning_curves(found: pd.DataFrame, phase: str, size: int) -> Figure:
         ylabel="1 − AUC",
         title="More patches of the same slides",
     )
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_minor_formatter("{x:g}")
+    # Between powers of ten, 2 and 5 alone have room for a label.
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+    for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        formatter("{x:g}")
     axes.legend(title="dots: measured; squares: extrapolated, 95 %", loc="best")
     return figure

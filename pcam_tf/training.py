@@ -51,13 +51,20 @@ def train(
     keras.utils.set_random_seed(recipe.seed)
     if keras.config.backend() == "tensorflow":
         tf.config.experimental.enable_op_determinism()
-    model = _build(recipe)
+    small = dataclasses.replace(recipe, resize_px=None) if recipe.unresized_epochs else recipe
+    model = _build(small)
     # Only now, so that a recipe that cannot be built does not take the folder.
     write_json(run_dir / "recipe.json", described)
     with data.readable_errors():
-        _frozen_phase(model, recipe, builder, run_dir, training_split)
-        if recipe.unfrozen_epochs:
-            _unfrozen_phase(model, recipe, builder, run_dir, training_split)
+        _frozen_phase(model, small, builder, run_dir, training_split)
+        if recipe.unresized_epochs:
+            last = min(recipe.unresized_epochs, recipe.unfrozen_epochs)
+            _unfrozen_phase(model, small, builder, run_dir, training_split, last)
+            # Its weights and the optimizer's state come from the last epoch's checkpoint.
+            model = _build(dataclasses.replace(recipe, weights=None))
+        if recipe.unfrozen_epochs > recipe.unresized_epochs:
+            last = recipe.unfrozen_epochs
+            _unfrozen_phase(model, recipe, builder, run_dir, training_split, last)
     shutil.rmtree(_work_dir(run_dir), ignore_errors=True)
     write_json(run_dir / "finished.json", {"epochs": len(history(run_dir))})
     return classifier.load(run_dir)
@@ -158,6 +165,7 @@ def _frozen_phase(model, recipe, builder, run_dir, training_split):
             saved=model,
             recipe=recipe,
             run_dir=run_dir,
+            last=recipe.frozen_epochs,
             epochs=epochs,
             patches=len(labels),
             validation=(lambda head: head.predict(validation, batch_size=1024, verbose=0)),
@@ -220,8 +228,8 @@ def _feature_batches(features, labels, recipe, epoch):
     return tf.data.Dataset.from_tensor_slices(order).batch(recipe.batch_size).map(batch).prefetch(2)
 
 
-def _unfrozen_phase(model, recipe, builder, run_dir, training_split):
-    """Train backbone and head together, on augmented patches."""
+def _unfrozen_phase(model, recipe, builder, run_dir, training_split, last):
+    """Train backbone and head together, on augmented patches, up to epoch `last`."""
     classifier.unfreeze(model)
     augmented = keras.Sequential(
         [keras.Input(model.input_shape[1:]), *_augmentation(recipe, seed=recipe.seed), model]
@@ -247,6 +255,7 @@ def _unfrozen_phase(model, recipe, builder, run_dir, training_split):
         saved=model,
         recipe=recipe,
         run_dir=run_dir,
+        last=last,
         epochs=lambda first, last: data.epochs(
             builder,
             training_split,
@@ -286,13 +295,14 @@ def _fit(
     saved,
     recipe,
     run_dir,
+    last,
     epochs,
     patches,
     validation,
     validation_labels,
     class_weight,
 ):
-    """Run the epochs of one phase that are still to do."""
+    """Run the epochs of one phase, up to `last`, that are still to do."""
     total = getattr(recipe, f"{phase}_epochs")
     steps = -(-patches // recipe.batch_size)
     model.compile(
@@ -302,12 +312,12 @@ def _fit(
     record = _Record(phase, saved, recipe, run_dir, validation, validation_labels)
     record.set_model(model)
     first = record.restore()
-    if first >= total or record.has_stalled():
+    if first >= last or record.has_stalled():
         return
     model.fit(
-        epochs(first, total),
+        epochs(first, last),
         initial_epoch=first,
-        epochs=total,
+        epochs=last,
         steps_per_epoch=steps,
         shuffle=False,
         class_weight=class_weight,

@@ -106,6 +106,29 @@ def test_the_unfrozen_phase_changes_the_backbone(run, tiny_source, tmp_path):
             assert np.any(before != after)
 
 
+def test_later_epochs_see_resized_patches_and_go_on_where_the_earlier_ones_ended(
+    tiny_source, tmp_path, monkeypatch
+):
+    recipe = dataclasses.replace(tiny_training.RECIPE, resize_px=64, unresized_epochs=2)
+    sides = []
+    fitted = training._fit
+
+    def noted(phase, model, **options):
+        first = classifier.feature_extractor(options["saved"]).get_layer("first")
+        sides.append((phase, first.input.shape[1], options["last"]))
+        fitted(phase, model, **options)
+
+    monkeypatch.setattr(training, "_fit", noted)
+    training.train(recipe, tiny_source, tmp_path / "whole")
+    assert sides == [("frozen", 48, 2), ("unfrozen", 48, 2), ("unfrozen", 64, 3)]
+    # The third epoch starts from the second's weights: as if nothing of it were learned.
+    still = dataclasses.replace(recipe, unfrozen_epochs=2)
+    training.train(still, tiny_source, tmp_path / "still")
+    whole, still = (training.history(tmp_path / name) for name in ("whole", "still"))
+    assert list(whole.epoch) == [1, 2, 1, 2, 3] and list(still.epoch) == [1, 2, 1, 2]
+    assert whole.loss.iloc[4] < 1.5 * whole.loss.iloc[3]
+
+
 def test_a_finished_run_is_loaded_not_trained(run, tiny_source, monkeypatch):
     monkeypatch.setattr(training, "_fit", lambda *_, **__: pytest.fail("trained again"))
     before = (run / "model.keras").stat().st_mtime_ns
