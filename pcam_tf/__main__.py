@@ -106,8 +106,8 @@ def _predict(arguments):
 
 
 def _evaluate(arguments):
-    from pcam_tf import evaluation, reports
-    from pcam_tf.files import write_json
+    from pcam_tf import evaluation, html_report, reports
+    from pcam_tf.files import write_json, written_whole
 
     if arguments.compare:
         return _compare(arguments)
@@ -119,11 +119,16 @@ def _evaluate(arguments):
     validation = (
         evaluation.read_predictions(arguments.validation[0]) if arguments.validation else None
     )
-    report = evaluation.report(predictions, validation=validation)
+    report = reports.report(predictions, validation=validation)
     output = arguments.output or arguments.predictions.with_suffix(".report.json")
     write_json(output, report)
+    with written_whole(output.with_suffix(".html")) as temporary:
+        text = html_report.page(
+            report, predictions, title=str(arguments.predictions), validation=validation
+        )
+        temporary.write_text(text, encoding="utf-8")
     print(reports.format_report(report, title=str(arguments.predictions)))
-    print(f"report in {output}")
+    print(f"report in {output} and, with figures, in {output.with_suffix('.html')}")
     return 0
 
 
@@ -146,6 +151,48 @@ def _compare(arguments):
         write_json(arguments.output, found)
         print(f"comparison in {arguments.output}")
     return 0
+
+
+def _errors(arguments):
+    from pcam_tf import data, error_analysis, evaluation, figures, reports, study_figures
+
+    predictions = evaluation.read_predictions(arguments.predictions)
+    threshold = 0.5
+    if arguments.validation:
+        validation = evaluation.read_predictions(arguments.validation)
+        threshold = evaluation.operating_points(validation)["youden"]
+    batches = data.batches(_open(arguments), arguments.split, batch_size=256)
+    measures = error_analysis.measure(data.arrays(batches))
+    found = error_analysis.by_measure(predictions, measures, threshold)
+    print(f"share of each class that is wrong at the threshold {threshold:.3f}, by thirds")
+    print(reports.markdown_table(error_analysis.summary_rows(found)))
+    confident = error_analysis.confident(predictions, measures, threshold)
+    print("\nthe more confident half of the errors, and the patches of their class that are right")
+    print(confident.to_string(index=False, float_format="{:.3f}".format))
+    if arguments.figure:
+        figures.save(study_figures.errors_by_measure(found), arguments.figure)
+
+
+def _robustness(arguments):
+    from pcam_tf import classifier, data, figures, reports, robustness, study_figures
+    from pcam_tf.files import written_whole
+
+    names = ("shipped" if arguments.model is None else "model", "baseline")
+    models = {
+        name: classifier.load(path)
+        for name, path in zip(names, (arguments.model, arguments.baseline), strict=True)
+        if name != "baseline" or path
+    }
+    patches = data.take(_open(arguments), arguments.split)
+    predicted = robustness.probabilities_under_shift(models, patches["image"])
+    found = robustness.auc_under_shift(patches["label"], predicted)
+    with written_whole(arguments.output) as temporary:
+        found.to_csv(temporary, index=False, float_format="%.5f")
+    lost = robustness.losses(patches["label"], predicted)
+    print(reports.markdown_table(robustness.summary_rows(lost)))
+    if arguments.figure:
+        figures.save(study_figures.under_shift(found), arguments.figure)
+    print(f"AUC at each level in {arguments.output}")
 
 
 def _protocols(arguments):
@@ -249,6 +296,27 @@ def _parser():
     added.add_argument(
         "--output", type=Path, help="the JSON; default: beside the table, with --compare none"
     )
+
+    added = command("errors", _errors, "Say what the misclassified patches have in common.")
+    added.add_argument("predictions", type=Path, help="a CSV of id,label,probability")
+    added.add_argument("--data-dir", help=DATA_HELP)
+    added.add_argument("--split", default="test", help="that the predictions are of; default: test")
+    added.add_argument(
+        "--validation",
+        type=Path,
+        help="the table of the validation split, to choose a threshold on",
+    )
+    added.add_argument("--figure", type=Path, help="also draw it, as PNG")
+
+    added = command(
+        "robustness", _robustness, "Measure how much a model loses when stain or scanner shift."
+    )
+    added.add_argument("--data-dir", help=DATA_HELP)
+    added.add_argument("--split", default="test", help="a split or a slice of it; default: test")
+    added.add_argument("--model", help="a .keras file or a run's folder; default: the shipped one")
+    added.add_argument("--baseline", help="another, to compare with")
+    added.add_argument("--output", type=Path, default=Path("robustness.csv"))
+    added.add_argument("--figure", type=Path, help="also draw it, as PNG")
 
     added = command(
         "protocols", _protocols, "Judge one recipe by protocols that leak more or less."

@@ -272,6 +272,44 @@ def reliability(bins: dict[str, pd.DataFrame]) -> Figure:
 
 
 @styled
+def decision_curve(curves: dict[str, pd.DataFrame]) -> Figure:
+    """Draw net benefit over the threshold, see `decisions.decision_curve`.
+
+    Args:
+        curves: the name of a model -> its curve, all of the same prevalence.
+    """
+    figure = new_figure(7.4, 3.8)
+    axes = figure.subplots()
+    highest = 0.0
+    for (name, curve), (colour, dashes) in zip(curves.items(), cycle(SERIES), strict=False):
+        axes.plot(
+            curve["threshold"], curve["net_benefit"], color=colour, linestyle=dashes, label=name
+        )
+        axes.fill_between(
+            curve["threshold"], curve["low"], curve["high"], color=colour, alpha=0.18, linewidth=0
+        )
+        highest = max(highest, curve["high"].max())
+    for curve in list(curves.values())[:1]:
+        axes.plot(
+            curve["threshold"],
+            curve["call_all"],
+            color=TUMOUR,
+            linewidth=1,
+            label="call all tumour",
+        )
+    axes.axhline(0, color=NORMAL, linewidth=1, label="call all normal")
+    axes.set(
+        xlim=(0, 1),
+        ylim=(-0.15 * highest or -1, 1.1 * highest or 1),
+        xlabel="threshold: the probability from which on one acts",
+        ylabel="net benefit per patch",
+        title="Decision curve",
+    )
+    figure.legend(loc="outside right upper", title="95 % bands")
+    return figure
+
+
+@styled
 def confusion_matrices(matrix: np.ndarray, *, title: str) -> Figure:
     """Draw a confusion matrix (2, 2), rows the truth, as counts and as shares of each row."""
     matrix = np.asarray(matrix)

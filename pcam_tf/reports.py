@@ -3,13 +3,26 @@
 import json
 from pathlib import Path
 
-from pcam_tf import evaluation
+from pcam_tf import decisions, evaluation
 from pcam_tf.errors import InputError
 from pcam_tf.files import write_json
 
 MAIN_OPERATING_POINT = "youden"
 # What prediction.predict_run calls the tables of each phase.
 RUN_TABLES = {"frozen": "predictions-frozen", "unfrozen": "predictions"}
+
+
+def report(predictions, *, validation=None) -> dict:
+    """Return `evaluation.report` with `costs` of misses and false alarms where there is validation.
+
+    Args:
+        predictions: the predictions table to evaluate, checked.
+        validation: the table of the validation split, for choosing thresholds.
+    """
+    content = evaluation.report(predictions, validation=validation)
+    if validation is not None:
+        content["costs"] = decisions.costs(predictions, validation).to_dict("records")
+    return content
 
 
 def report_run(run_dir: str | Path) -> dict[str, dict]:
@@ -27,7 +40,7 @@ def report_run(run_dir: str | Path) -> dict[str, dict]:
     for phase, name in RUN_TABLES.items():
         validation = evaluation.read_predictions(run_dir / f"{name}-validation.csv")
         test = evaluation.read_predictions(run_dir / f"{name}-test.csv")
-        reports[phase] = {"split": "test", **evaluation.report(test, validation=validation)}
+        reports[phase] = {"split": "test", **report(test, validation=validation)}
         auc, *interval = evaluation.auc_interval(validation["label"], validation["probability"])
         reports[phase]["validation_auc"] = evaluation.metric(auc, interval)
         reports[phase]["validation_patches"] = len(validation)
@@ -77,6 +90,67 @@ def summary_rows(reports: dict[str, dict]) -> list[dict[str, str]]:
     return rows
 
 
+_NAMES = {"auc": "AUC", "brier": "Brier score", "f1": "F1"}
+
+
+def _name(metric_name):
+    return _NAMES.get(metric_name, metric_name.replace("_", " "))
+
+
+def metric_rows(metrics: dict) -> list[dict[str, str]]:
+    """Return a row for each metric, its 95 % interval in brackets."""
+    return [{"metric": _name(name), "value": _text(metric)} for name, metric in metrics.items()]
+
+
+def operating_point_rows(content: dict) -> list[dict[str, str]]:
+    """Return a row for each operating point of a report."""
+    rows = []
+    for name, point in content["operating_points"].items():
+        (_, false_alarm), (missed, _) = point["confusion"]
+        chosen = "nothing: 0.5 as it is" if name == "at_0.5" else name.replace("_", " 0.")
+        rows.append(
+            {
+                "chosen for": chosen,
+                "threshold": f"{point['threshold']:.3f}",
+                **{
+                    key: _text(point["metrics"][key])
+                    for key in ("accuracy", "sensitivity", "specificity")
+                },
+                "missed": f"{missed:,} of {content['tumour']:,}",
+                "false alarms": f"{false_alarm:,} of {content['normal']:,}",
+            }
+        )
+    return rows
+
+
+def calibration_rows(content: dict) -> list[dict[str, str]]:
+    """Return a row for each metric of calibration, before and after temperature scaling."""
+    fitted = content["calibration"]
+    return [
+        {
+            "metric": _name(name),
+            "before": _text(before),
+            f"after, temperature {fitted['temperature']:.2f}": _text(fitted["after"][name]),
+        }
+        for name, before in fitted["before"].items()
+    ]
+
+
+def cost_rows(content: dict) -> list[dict[str, str]]:
+    """Return a row for each price of a miss, see `decisions.costs`."""
+    return [
+        {
+            "a miss costs": f"{each['miss_costs']:g} false alarms",
+            "threshold": f"{each['threshold']:.3f}",
+            "missed": f"{each['missed']:,}",
+            "false alarms": f"{each['false_alarms']:,}",
+            "cost per 100 patches": f"{each['cost']:.1f} ({each['low']:.1f}–{each['high']:.1f})",
+            "without a model": f"{each['cheapest']:.1f}",
+        }
+        for each in content["costs"]
+    ]
+
+
 def markdown_table(rows: list[dict[str, str]]) -> str:
     """Return rows as a Markdown table that is also legible as plain text."""
     columns = list(rows[0])
@@ -99,12 +173,10 @@ def format_report(content: dict, *, title: str) -> str:
         f"intervals: {content['intervals']}",
         "",
     ]
-    names = {"auc": "AUC", "brier": "Brier score", "f1": "F1"}
 
     def add(metrics):
         for name, metric in metrics.items():
-            label = names.get(name, name.replace("_", " "))
-            lines.append(f"  {label:<20}{_text(metric)}")
+            lines.append(f"  {_name(name):<20}{_text(metric)}")
 
     add(content["metrics"])
     for name, point in content["operating_points"].items():
@@ -120,9 +192,18 @@ def format_report(content: dict, *, title: str) -> str:
         fitted = content["calibration"]
         lines += ["", f"calibration: temperature {fitted['temperature']:.2f}, fitted on validation"]
         for name, before in fitted["before"].items():
-            label = names.get(name, name.replace("_", " "))
             after = fitted["after"][name]
-            lines.append(f"  {label:<20}{_text(before)} before, {_text(after)} after")
+            lines.append(f"  {_name(name):<20}{_text(before)} before, {_text(after)} after")
+    if "costs" in content:
+        lines += [
+            "",
+            "cost per 100 patches, in false alarms, at the threshold cheapest on validation",
+        ]
+        lines += [
+            f"  a miss costs {row['a miss costs']:<16} {row['cost per 100 patches']}; "
+            f"{row['without a model']} without a model"
+            for row in cost_rows(content)
+        ]
     if "without_label_faults" in content:
         kept = content["without_label_faults"]
         lines += [

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pcam_tf import robustness
-from pcam_tf.figures import SERIES, new_figure, styled
+from pcam_tf import error_analysis, robustness
+from pcam_tf.figures import NORMAL, SERIES, TUMOUR, new_figure, styled
 
 
 @styled
@@ -46,4 +46,46 @@ def under_shift(found: pd.DataFrame) -> Figure:
     figure.legend(
         handles, labels, loc="outside lower center", ncols=len(labels), title="95 % bands"
     )
+    return figure
+
+
+@styled
+def errors_by_measure(found: pd.DataFrame) -> Figure:
+    """Draw the share of errors in the thirds of each measure.
+
+    Args:
+        found: rows of `error_analysis.by_measure`.
+    """
+    names = list(dict.fromkeys(found["measure"]))
+    columns = 3
+    rows = -(-len(names) // columns)
+    figure = new_figure(3.3 * columns, 2.5 * rows + 0.5)
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+    for axes, name in zip(panels, names, strict=False):
+        for (error, colour), shift in zip(
+            (("missed tumour", TUMOUR), ("false alarm", NORMAL)), (-0.08, 0.08), strict=True
+        ):
+            of = found[(found["measure"] == name) & (found["error"] == error)]
+            places = [error_analysis.PARTS.index(third) + shift for third in of["third"]]
+            axes.errorbar(
+                places,
+                of["share"],
+                yerr=np.clip([of["share"] - of["low"], of["high"] - of["share"]], 0, None),
+                color=colour,
+                linestyle="-" if error == "missed tumour" else "--",
+                marker="o",
+                markersize=4,
+                capsize=2,
+                label=f"{error}, share of its class",
+            )
+        axes.set_xticks(range(3), error_analysis.PARTS)
+        axes.set_xlim(-0.4, 2.4)
+        axes.set_ylim(bottom=0)
+        axes.set_title(name)
+    for axes in panels[len(names) :]:
+        axes.set_visible(False)
+    for axes in panels[::columns]:
+        axes.set_ylabel("share wrong")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, title="95 % intervals")
     return figure
