@@ -73,8 +73,8 @@ def costs(
 
     Returns:
         A row for each ratio: `miss_costs`, `threshold`, `missed` and `false_alarms` (patches) and
-        `cost`, in false alarms per 100 patches, with its bootstrap `low` and `high`; and `cheapest`,
-        the smallest of calling all or no patch tumour, which a useful model stays below.
+        `cost`, in false alarms per 100 patches, with its bootstrap `low` and `high`; and
+        `cheapest`, the smaller of calling all or no patch tumour, which a useful model stays below.
 
     Raises:
         InputError: a ratio that is not above 0.

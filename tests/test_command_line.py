@@ -11,7 +11,7 @@ import pytest
 import tiny_training
 from PIL import Image
 
-from pcam_tf import __main__, backbones, classifier, data, recipes
+from pcam_tf import __main__, backbones, classifier, data, recipes, robustness
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +47,43 @@ def test_predict_then_evaluate(prepared, model_file, tmp_path, capsys):
     assert run(*words, "--output", tmp_path / "report.json") == 0
     assert "AUC" in capsys.readouterr().out
     json.loads((tmp_path / "report.json").read_text())
+    assert "data:image/png" in (tmp_path / "report.html").read_text()
+
+    words = ["errors", tmp_path / "test.csv", "--validation", tmp_path / "validation.csv"]
+    figure = tmp_path / "errors.png"
+    assert run(*words, "--data-dir", prepared, "--figure", figure) == 0
+    assert "nuclear density" in capsys.readouterr().out
+    assert Image.open(figure).format == "PNG"
+    assert run("errors", tmp_path / "test.csv", "--data-dir", prepared, "--split", "train") == 2
+    assert "were not measured" in capsys.readouterr().err
+
+
+def test_robustness_compares_two_models(prepared, model_file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(robustness, "SHIFTS", {"brightness": (robustness._brightness, (0.8, 1))})
+    words = ["robustness", "--data-dir", prepared, "--model", model_file, "--baseline", model_file]
+    words += ["--output", tmp_path / "robustness.csv", "--figure", tmp_path / "robustness.png"]
+    assert run(*words) == 0
+    assert "| brightness" in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "robustness.csv")
+    assert set(table["model"]) == {"model", "baseline"} and set(table["level"]) == {0.8, 1}
+    assert Image.open(tmp_path / "robustness.png").format == "PNG"
+
+
+def test_two_models_are_compared(tmp_path, capsys):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    first = predictions(tmp_path / "a")
+    second = predictions(tmp_path / "b", probability=[0.4, 0.3, 0.2, 0.8])
+    output = tmp_path / "comparison.json"
+    assert run("evaluate", "--compare", first, second, "--output", output) == 0
+    assert "McNemar" in capsys.readouterr().out
+    assert json.loads(output.read_text())["patches"] == 4
+    words = ["evaluate", "--compare", first, second, "--validation", first]
+    assert run(*words) == 2
+    assert "two validation tables" in capsys.readouterr().err
+    assert run("evaluate", first, "--compare", first, second) == 2
+    assert run("evaluate") == 2
+    assert "give a predictions table" in capsys.readouterr().err
 
 
 def test_predict_pictures(model_file, tmp_path, capsys):
@@ -256,7 +293,18 @@ def test_debug_shows_where(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "command", ["prepare", "audit", "train", "predict", "evaluate", "reproduce"]
+    "command",
+    [
+        "prepare",
+        "audit",
+        "train",
+        "predict",
+        "evaluate",
+        "errors",
+        "robustness",
+        "protocols",
+        "reproduce",
+    ],
 )
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as stop:
