@@ -88,7 +88,7 @@ PRESETS = {
     # 20,000 real patches; AUC 0.955 (0.945–0.966) on 1,500 of the official test split.
     "cpu": Recipe(preset="cpu"),
     # `python -m pcam_tf reproduce --preset gpu --data-dir DIR`, full PCam: not measured yet.
-    "gpu": Recipe(preset="gpu", resize_px=144, batch_size=256, mixed_precision=True),
+    "gpu": Recipe(preset="gpu", batch_size=256, mixed_precision=True),
 }
 
 
