@@ -1,5 +1,7 @@
 """What the tests share: tiny sources of patches, and where real ones are."""
 
+import pcam_tf  # noqa: F401, I001  (first: it sets what TensorFlow reads when it is imported)
+
 import json
 import os
 import shutil
