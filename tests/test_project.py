@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 
 from pcam_tf import classifier, data, evaluation, prediction, recipes, reports, reproduce
@@ -106,6 +107,13 @@ def test_the_readme_names_every_module_and_its_commands_are_real():
                 assert word in usage, line
 
 
+def test_the_second_model_is_that_of_its_recipe():
+    second = classifier.SECOND_MODEL.parent
+    described = json.loads((second / "recipe.json").read_text(encoding="utf-8"))
+    assert recipes.Recipe(**described["recipe"]) == recipes.preset("cpu-144")
+    assert classifier.SECOND_MODEL.stat().st_size < 10_000_000
+
+
 def test_the_tables_in_the_prose_are_those_of_the_shipped_run():
     shipped = ROOT / "pcam_tf" / "shipped"
     described = json.loads((shipped / "recipe.json").read_text(encoding="utf-8"))
@@ -138,6 +146,23 @@ def test_the_shipped_model_does_on_real_patches_what_its_card_says(real_source):
     for name, point in claimed["operating_points"].items():
         counts = evaluation.confusion(table["label"], table["probability"], point["threshold"])
         np.testing.assert_allclose(counts, point["confusion"], atol=2, err_msg=name)
+
+
+@pytest.mark.real
+def test_the_average_does_on_real_patches_what_its_report_says(real_source):
+    if data.count(real_source, "test") != 1500:
+        pytest.skip("the report is about the subset of 1,500 test patches")
+    second = classifier.SECOND_MODEL.parent
+    claimed = pd.read_csv(second / "average-test.csv", nrows=200)
+    average = classifier.average([classifier.load(), classifier.load(classifier.SECOND_MODEL)])
+    table = prediction.predict_split(
+        average, real_source, "test[:200]", test_time_augmentation=True
+    )
+    assert list(table["id"]) == list(claimed["id"])
+    np.testing.assert_allclose(table["probability"], claimed["probability"], atol=2e-3)
+    whole = evaluation.report(evaluation.read_predictions(second / "average-test.csv"))
+    report = reports.read_run_report(second)["average"]
+    assert whole["metrics"]["auc"] == report["metrics"]["auc"]
 
 
 def test_no_link_in_the_prose_leads_nowhere():

@@ -36,6 +36,7 @@ def test_presets_are_recipes_of_their_name_and_unknown_ones_are_refused():
     assert {name: recipe.preset for name, recipe in recipes.PRESETS.items()} == {
         "smoke": "smoke",
         "cpu": "cpu",
+        "cpu-144": "cpu-144",
         "gpu": "gpu",
     }
     with pytest.raises(InputError, match="did you mean 'smoke'"):
