@@ -183,7 +183,7 @@ def average(classifiers: Sequence[keras.Model]) -> keras.Model:
     log_odds = []
     for number, each in enumerate(classifiers, start=1):
         # A name of its own: two parts of one model cannot both be called "classifier".
-        member = keras.Model(each.inputs, each.outputs, name=f"classifier{number}")
+        member = keras.Model(each.input, each.output, name=f"classifier{number}")
         probability = keras.ops.clip(member(patches), _NEAREST_CERTAINTY, 1 - _NEAREST_CERTAINTY)
         log_odds.append(keras.ops.log(probability) - keras.ops.log(1 - probability))
     mean = keras.layers.Average(name="mean_log_odds")(log_odds) if log_odds[1:] else log_odds[0]
