@@ -1,4 +1,4 @@
-# make reproduce   notebooks 01 to 04 on synthetic patches, from nothing to a table of results
+# make reproduce   notebooks 01 to 05 on synthetic patches, from nothing to a table of results
 # make test        ruff, pytest, and every notebook executed
 # make ship        make the run in runs/cpu the model that the package ships
 # make lock        choose the exact versions anew (needs uv)

@@ -7,7 +7,10 @@ from pathlib import Path
 
 from pcam_tf.errors import InputError
 
-PRESET_HELP = "smoke (minutes, synthetic patches), cpu (about an hour), cpu-144 (two hours) or gpu (full PCam)"
+PRESET_HELP = (
+    "smoke (minutes, synthetic patches), cpu (about an hour), cpu-144 (two hours) or "
+    "gpu (full PCam)"
+)
 DATA_HELP = (
     "a prepared data directory, holding patch_camelyon/2.0.0; default: PCAM_TF_DATA_DIR, "
     "else synthetic patches"

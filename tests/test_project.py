@@ -118,9 +118,11 @@ def test_the_tables_in_the_prose_are_those_of_the_shipped_run():
     shipped = ROOT / "pcam_tf" / "shipped"
     described = json.loads((shipped / "recipe.json").read_text(encoding="utf-8"))
     assert recipes.Recipe(**described["recipe"]) == recipes.preset("cpu")
-    table = reports.markdown_table(reports.summary_rows(reports.read_run_report(shipped)))
-    for document in (ROOT / "README.md", shipped / "MODEL_CARD.md"):
-        assert table in document.read_text(encoding="utf-8"), document
+    average = reports.read_run_report(shipped / "second")["average"]
+    for content in (reports.read_run_report(shipped), {"average": average}):
+        table = reports.markdown_table(reports.summary_rows(content))
+        for document in (ROOT / "README.md", shipped / "MODEL_CARD.md"):
+            assert table in document.read_text(encoding="utf-8"), document
 
 
 def test_the_shipped_model_is_small_and_ranks_synthetic_slides(tiny_source):
