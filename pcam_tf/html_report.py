@@ -25,7 +25,8 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff;
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 .wide { overflow-x: auto; }
-th, td { text-align: left; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid #ddd; }
+th, td { white-space: nowrap; text-align: left; padding: .3rem .9rem .3rem 0;
+  border-bottom: 1px solid #ddd; }
 img { max-width: 100%; height: auto; }
 .note { color: #555; } .warning { border-left: 4px solid #D55E00; padding-left: .8rem; }
 </style>

@@ -80,8 +80,9 @@ def errors_by_measure(found: pd.DataFrame) -> Figure:
             )
         axes.set_xticks(range(3), error_analysis.PARTS)
         axes.set_xlim(-0.4, 2.4)
-        axes.set_ylim(bottom=0)
         axes.set_title(name)
+    # They share it, so one sets it for all, once the last has drawn.
+    panels[0].set_ylim(bottom=0)
     for axes in panels[len(names) :]:
         axes.set_visible(False)
     for axes in panels[::columns]:
