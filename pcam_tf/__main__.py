@@ -92,24 +92,24 @@ def _train(arguments):
 def _predict(arguments):
     from pcam_tf import classifier, prediction
 
+    models = [arguments.model]
     if arguments.average:
-        second = arguments.model or classifier.SECOND_MODEL
-        model = classifier.average([classifier.load(), classifier.load(second)])
-    else:
-        model = classifier.load(arguments.model)
-    if arguments.images:
-        table = prediction.predict_images(
-            model, arguments.images, test_time_augmentation=arguments.test_time_augmentation
-        )
-    else:
-        table = prediction.predict_split(
-            model,
-            _open(arguments),
-            arguments.split,
-            test_time_augmentation=arguments.test_time_augmentation,
-        )
+        models = [classifier.SHIPPED_MODEL, arguments.model or classifier.SECOND_MODEL]
+    tables = [_predictions(classifier.load(model), arguments) for model in models]
+    table = prediction.average(tables) if arguments.average else tables[0]
     prediction.write(table, arguments.output)
     print(f"{len(table):,} predictions in {arguments.output}")
+
+
+def _predictions(model, arguments):
+    from pcam_tf import prediction
+
+    augmented = arguments.test_time_augmentation
+    if arguments.images:
+        return prediction.predict_images(model, arguments.images, test_time_augmentation=augmented)
+    return prediction.predict_split(
+        model, _open(arguments), arguments.split, test_time_augmentation=augmented
+    )
 
 
 def _evaluate(arguments):

@@ -4,7 +4,6 @@ import functools
 import io
 import json
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -20,8 +19,6 @@ HEAD_LAYERS = ("head_dropout", "tumour_probability")
 SHIPPED_MODEL = Path(__file__).parent / "shipped" / "model.keras"
 # Another recipe's model: worse alone on validation, better together.
 SECOND_MODEL = SHIPPED_MODEL.parent / "second" / "model.keras"
-# What a float32 probability can be and its log-odds still be finite.
-_NEAREST_CERTAINTY = 1e-6
 
 
 def build(
@@ -172,23 +169,6 @@ def _copy_rounded(target, name, item):
         copy = target.require_group(name)
     for key, value in item.attrs.items():
         copy.attrs[key] = value
-
-
-def average(classifiers: Sequence[keras.Model]) -> keras.Model:
-    """Return the classifier whose log-odds are the mean of those of several classifiers.
-
-    It takes and returns what each of them does, so it is used, saved and loaded as one.
-    """
-    patches = keras.Input((PATCH_PX, PATCH_PX, 3), dtype="float32", name="patch")
-    log_odds = []
-    for number, each in enumerate(classifiers, start=1):
-        # A name of its own: two parts of one model cannot both be called "classifier".
-        member = keras.Model(each.input, each.output, name=f"classifier{number}")
-        probability = keras.ops.clip(member(patches), _NEAREST_CERTAINTY, 1 - _NEAREST_CERTAINTY)
-        log_odds.append(keras.ops.log(probability) - keras.ops.log(1 - probability))
-    mean = keras.layers.Average(name="mean_log_odds")(log_odds) if log_odds[1:] else log_odds[0]
-    probability = keras.layers.Activation("sigmoid", dtype="float32", name=HEAD_LAYERS[1])(mean)
-    return keras.Model(patches, probability, name="average")
 
 
 def load(path: str | Path | None = None) -> keras.Model:

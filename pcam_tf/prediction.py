@@ -1,12 +1,13 @@
 """From a classifier and patches to a predictions table: `id,label,probability`, a row a patch."""
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 import pandas as pd
+import scipy.special
 import tqdm
 from PIL import Image, UnidentifiedImageError
 
@@ -80,6 +81,18 @@ def predict(
             )
             bar.update(len(batch["id"]))
     return pd.concat(tables, ignore_index=True)
+
+
+def average(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the predictions table whose log-odds are the mean of those of several models.
+
+    Args:
+        tables: predictions tables of the same patches in the same order, one a model.
+    """
+    probabilities = np.stack([table["probability"].to_numpy() for table in tables])
+    # A probability of 0 or 1 would outvote every other model.
+    log_odds = scipy.special.logit(np.clip(probabilities, 1e-6, 1 - 1e-6))
+    return tables[0].assign(probability=scipy.special.expit(log_odds.mean(axis=0)))
 
 
 def predict_split(

@@ -5,7 +5,6 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-import scipy.special
 import tiny_training
 
 from pcam_tf import backbones, classifier, data
@@ -238,20 +237,3 @@ def test_without_a_path_the_shipped_model_is_loaded(model, tmp_path, monkeypatch
     classifier.save(model, tmp_path / "model.keras")
     monkeypatch.setattr(classifier, "SHIPPED_MODEL", tmp_path / "model.keras")
     assert classifier.load().count_params() == model.count_params()
-
-
-def test_an_average_has_the_mean_log_odds_and_is_saved_as_one(tmp_path):
-    models = [classifier.build(weights=None, crop_px=crop_px) for crop_px in (32, 64)]
-    for model, bias in zip(models, (1.0, -0.3), strict=True):
-        layer = model.get_layer("tumour_probability")
-        layer.set_weights([layer.get_weights()[0], np.array([bias], "float32")])
-    patches = np.random.default_rng(0).uniform(0, 255, (3, 96, 96, 3)).astype("float32")
-    average = classifier.average(models)
-    classifier.save(average, tmp_path / "average.keras")
-    probabilities = np.stack([model.predict(patches, verbose=0)[:, 0] for model in models])
-    expected = scipy.special.expit(scipy.special.logit(probabilities).mean(axis=0))
-    for each in (average, classifier.load(tmp_path / "average.keras")):
-        np.testing.assert_allclose(each.predict(patches, verbose=0)[:, 0], expected, atol=1e-5)
-    assert np.abs(probabilities[0] - probabilities[1]).min() > 0.2
-    alone = classifier.average(models[:1]).predict(patches, verbose=0)[:, 0]
-    np.testing.assert_allclose(alone, probabilities[0], atol=1e-5)

@@ -86,6 +86,22 @@ def test_two_models_are_compared(tmp_path, capsys):
     assert "give a predictions table" in capsys.readouterr().err
 
 
+def test_two_models_are_averaged(prepared, model_file, tmp_path):
+    words = ["predict", "--data-dir", prepared, "--split", "test[:8]", "--model", model_file]
+    words += ["--no-test-time-augmentation", "--output"]
+    assert run(*words, tmp_path / "one.csv") == 0
+    assert run(*words, tmp_path / "average.csv", "--average") == 0
+    words[words.index(model_file)] = classifier.SHIPPED_MODEL
+    assert run(*words, tmp_path / "shipped.csv") == 0
+    one, shipped, average = (
+        pd.read_csv(tmp_path / f"{name}.csv") for name in ("one", "shipped", "average")
+    )
+    low = np.minimum(one["probability"], shipped["probability"])
+    high = np.maximum(one["probability"], shipped["probability"])
+    assert average["probability"].between(low, high).all()
+    assert (average["probability"] - one["probability"]).abs().max() > 1e-3
+
+
 def test_predict_pictures(model_file, tmp_path, capsys):
     noise = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype="uint8")
     Image.fromarray(noise).save(tmp_path / "one.png")

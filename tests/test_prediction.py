@@ -122,3 +122,13 @@ def test_a_table_is_written_whole_and_keeps_seven_digits(tmp_path):
     assert list(back["id"]) == ["007", "b"]
     np.testing.assert_allclose(back["probability"], table["probability"], rtol=1e-6)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["table.csv"]
+
+
+def test_an_average_has_the_mean_log_odds():
+    first = pd.DataFrame({"id": ["a", "b", "c"], "label": [0, 1, 1], "probability": [0.2, 0.5, 1]})
+    second = first.assign(probability=[0.8, 0.9, 0.5])
+    found = prediction.average([first, second])
+    # Odds of 1 and 9 have the geometric mean 3.
+    assert found["probability"].to_numpy()[:2] == pytest.approx([0.5, 0.75])
+    assert 0.99 < found["probability"][2] < 1
+    assert list(found["id"]) == ["a", "b", "c"] and list(found["label"]) == [0, 1, 1]
