@@ -149,7 +149,7 @@ def _compare(arguments):
         raise InputError("--compare needs two validation tables, one for each model, or none.")
     first, second = (evaluation.read_predictions(path) for path in arguments.compare)
     thresholds = tuple(
-        evaluation.operating_points(evaluation.read_predictions(path))["youden"]
+        evaluation.operating_points(evaluation.read_predictions(path))[reports.MAIN_OPERATING_POINT]
         for path in arguments.validation or []
     )
     found = comparison.compare(first, second, thresholds=thresholds or (0.5, 0.5))
@@ -167,7 +167,7 @@ def _errors(arguments):
     threshold = 0.5
     if arguments.validation:
         validation = evaluation.read_predictions(arguments.validation)
-        threshold = evaluation.operating_points(validation)["youden"]
+        threshold = evaluation.operating_points(validation)[reports.MAIN_OPERATING_POINT]
     batches = data.batches(_open(arguments), arguments.split, batch_size=256)
     measures = error_analysis.measure(data.arrays(batches))
     found = error_analysis.by_measure(predictions, measures, threshold)
@@ -184,12 +184,9 @@ def _robustness(arguments):
     from pcam_tf import classifier, data, figures, reports, robustness, study_figures
     from pcam_tf.files import written_whole
 
-    names = ("shipped" if arguments.model is None else "model", "baseline")
-    models = {
-        name: classifier.load(path)
-        for name, path in zip(names, (arguments.model, arguments.baseline), strict=True)
-        if name != "baseline" or path
-    }
+    models = {"model" if arguments.model else "shipped": classifier.load(arguments.model)}
+    if arguments.baseline:
+        models["baseline"] = classifier.load(arguments.baseline)
     patches = data.take(_open(arguments), arguments.split)
     predicted = robustness.probabilities_under_shift(models, patches["image"])
     found = robustness.auc_under_shift(patches["label"], predicted)

@@ -118,9 +118,13 @@ def is_blank(images: np.ndarray) -> np.ndarray:
 
 
 def _are_blank(thumbnails):
-    brightest = thumbnails.max(axis=-1).astype(float)
-    saturation = (brightest - thumbnails.min(axis=-1)) / np.maximum(brightest, 1)
-    return saturation.max(axis=(1, 2)) < BLANK_SATURATION
+    return saturation(thumbnails).max(axis=(1, 2)) < BLANK_SATURATION
+
+
+def saturation(images: np.ndarray) -> np.ndarray:
+    """Return the saturation (max - min) / max of each pixel of RGB 0..255, (..., 3) to (...)."""
+    brightest = images.max(axis=-1).astype(float)
+    return (brightest - images.min(axis=-1)) / np.maximum(brightest, 1)
 
 
 def _thumbnails(images: np.ndarray) -> np.ndarray:

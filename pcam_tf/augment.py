@@ -58,9 +58,7 @@ class RandomStain(_RandomLayer):
     def __init__(self, seed: int, strength: float, **options):
         super().__init__(seed, **options)
         self.strength = strength
-        stains = np.stack([stain.HAEMATOXYLIN, stain.EOSIN])
-        residual = np.cross(*stains)
-        self.mixing = np.vstack([stains, residual / np.linalg.norm(residual)]).astype("float32")
+        self.mixing = stain.MIXING.astype("float32")
         self.unmixing = np.linalg.inv(self.mixing)
 
     def _augmented(self, patches):

@@ -7,8 +7,9 @@ import pandas as pd
 import scipy.ndimage
 from statsmodels.stats.proportion import proportion_confint
 
-from pcam_tf import stain
+from pcam_tf import audit, stain
 from pcam_tf.errors import InputError
+from pcam_tf.synthetic import CENTRE
 
 # How each measure is made, in words for tables and figures.
 MEASURES = {
@@ -19,10 +20,8 @@ MEASURES = {
     "blank": "share of pixels without tissue (saturation below 0.07)",
     "detail": "edges of the optical density, whose lack is blur",
 }
-CENTRE = slice(32, 64)
 # Natural optical density of haematoxylin above which a pixel counts as nucleus.
 NUCLEUS_DENSITY = 0.75
-BLANK_SATURATION = 0.07
 PARTS = ("low", "middle", "high")
 
 
@@ -35,15 +34,14 @@ def measure(batches: Iterable[dict[str, np.ndarray]]) -> pd.DataFrame:
     Returns:
         A row a patch: `id` and the columns of `MEASURES`, float.
     """
-    unmixing = np.linalg.pinv(np.stack([stain.HAEMATOXYLIN, stain.EOSIN]))
+    unmixing = np.linalg.inv(stain.MIXING).astype("float32")
     tables = []
     for batch in batches:
         images = np.asarray(batch["image"])
         density = stain.optical_density(images).astype("float32")
-        haematoxylin, eosin = np.moveaxis(density @ unmixing.astype("float32"), -1, 0)
+        haematoxylin, eosin, _ = np.moveaxis(density @ unmixing, -1, 0)
         nucleus = haematoxylin > NUCLEUS_DENSITY
-        highest = images.max(axis=-1).astype("float32")
-        saturation = (highest - images.min(axis=-1)) / np.maximum(highest, 1)
+        blank = audit.saturation(images) < audit.BLANK_SATURATION
         grey = density.mean(axis=-1)
         edges = scipy.ndimage.laplace(
             scipy.ndimage.gaussian_filter(grey, (0, 0.7, 0.7)), axes=(1, 2)
@@ -56,7 +54,7 @@ def measure(batches: Iterable[dict[str, np.ndarray]]) -> pd.DataFrame:
                     "nuclear density": nucleus.mean(axis=(1, 2)),
                     "nuclear density, centre": nucleus[:, CENTRE, CENTRE].mean(axis=(1, 2)),
                     "eosin": eosin.mean(axis=(1, 2)),
-                    "blank": (saturation < BLANK_SATURATION).mean(axis=(1, 2)),
+                    "blank": blank.mean(axis=(1, 2)),
                     "detail": edges.std(axis=(1, 2)),
                 }
             )

@@ -2,7 +2,6 @@
 
 import base64
 import io
-from collections.abc import Mapping
 
 import jinja2
 import matplotlib as mpl
@@ -49,9 +48,10 @@ about slides or patients.</p>
 {% endfor %}
 </tbody></table></div>
 {% endif %}
-{% for picture in section.pictures %}
-<p><img alt="{{ picture.alt }}" src="data:image/png;base64,{{ picture.content }}"></p>
-{% endfor %}
+{% if section.picture %}
+<p><img alt="{{ section.picture.alt }}"
+  src="data:image/png;base64,{{ section.picture.content }}"></p>
+{% endif %}
 {% endfor %}
 </body>
 </html>
@@ -80,49 +80,46 @@ def page(
     threshold = report["operating_points"].get(
         reports.MAIN_OPERATING_POINT, report["operating_points"]["at_0.5"]
     )["threshold"]
-    drawn = {
-        "ROC and precision–recall curves with 95 % bands": figures.roc_and_precision_recall(
-            {"this table": evaluation.curves(predictions)}
-        ),
-        "confusion matrix, rows are the truth": figures.confusion_matrices(
-            evaluation.confusion(predictions["label"], predictions["probability"], threshold),
-            title=f"Threshold {threshold:.2f}",
-        ),
-        "probabilities of each class": figures.probability_histogram(predictions, threshold),
-    }
     sections = [
-        _section("Ranking and probabilities", reports.metric_rows(report["metrics"]), drawn, 0),
+        _section(
+            "Ranking and probabilities",
+            reports.metric_rows(report["metrics"]),
+            figures.roc_and_precision_recall({"this table": evaluation.curves(predictions)}),
+            "ROC and precision–recall curves with 95 % bands",
+        ),
         _section(
             "Decisions",
             reports.operating_point_rows(report),
-            drawn,
-            1,
+            figures.confusion_matrices(
+                evaluation.confusion(predictions["label"], predictions["probability"], threshold),
+                title=f"Threshold {threshold:.2f}",
+            ),
+            "confusion matrix, rows are the truth",
             text="Thresholds other than 0.5 were chosen on validation."
             if validation is not None
             else "Without a validation table only the threshold 0.5 is shown.",
         ),
-        {**_section("What the model says of each class", [], drawn, 2)},
+        _section(
+            "What the model says of each class",
+            [],
+            figures.probability_histogram(predictions, threshold),
+            "probabilities of each class",
+        ),
     ]
     bins = {"as predicted": calibration.bins(predictions)}
     if validation is not None:
         temperature = report["calibration"]["temperature"]
         calibrated = calibration.apply_temperature(predictions, temperature)
         bins[f"temperature {temperature:.2f}"] = calibration.bins(calibrated)
-    drawn = {
-        "reliability diagram": figures.reliability(bins),
-        "net benefit by threshold": figures.decision_curve(
-            {"this table": decisions.decision_curve(predictions)}
-        ),
-    }
     rows = reports.calibration_rows(report) if validation is not None else []
-    sections.append(_section("Calibration", rows, drawn, 0))
+    sections.append(_section("Calibration", rows, figures.reliability(bins), "reliability diagram"))
     rows = reports.cost_rows(report) if validation is not None else []
     sections.append(
         _section(
             "Is it worth acting on?",
             rows,
-            drawn,
-            1,
+            figures.decision_curve({"this table": decisions.decision_curve(predictions)}),
+            "net benefit by threshold",
             text="Net benefit: tumour found minus false alarms, at the exchange rate that the "
             "threshold stands for. Costs are in false alarms per 100 patches.",
         )
@@ -134,16 +131,14 @@ def page(
                 "title": "Without slides whose labels are known to be faulty",
                 "text": f"{kept['patches_left_out']:,} patches left out.",
                 "rows": reports.metric_rows({"auc": kept["auc"], "accuracy": kept["accuracy"]}),
-                "pictures": [],
             }
         )
     return _PAGE.render(title=title, report=report, sections=sections)
 
 
-def _section(title: str, rows: list, drawn: Mapping[str, Figure], index: int, text: str = ""):
-    alt, figure = list(drawn.items())[index]
-    pictures = [{"alt": alt, "content": _png(figure)}]
-    return {"title": title, "text": text, "rows": rows, "pictures": pictures}
+def _section(title: str, rows: list, figure: Figure, alt: str, *, text: str = "") -> dict:
+    picture = {"alt": alt, "content": _png(figure)}
+    return {"title": title, "text": text, "rows": rows, "picture": picture}
 
 
 def _png(figure: Figure) -> str:

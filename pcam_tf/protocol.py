@@ -60,6 +60,7 @@ def recipe_of(preset: str) -> recipes.Recipe:
         recipes.preset(preset),
         crop_px=32 if preset == "smoke" else 96,
         resize_px=None,
+        unresized_epochs=0,
         dropout=0.2,
         stochastic_depth=0.0,
         stain_strength=0.25,

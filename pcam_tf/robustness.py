@@ -13,10 +13,7 @@ from PIL import Image
 from pcam_tf import evaluation, prediction, stain
 from pcam_tf.errors import InputError
 
-BATCH_SIZE = 128
 RESAMPLES = 500
-_BASIS = np.stack([stain.HAEMATOXYLIN, stain.EOSIN])
-_BASIS = np.vstack([_BASIS, np.cross(*_BASIS) / np.linalg.norm(np.cross(*_BASIS))])
 
 
 def gain(patches: np.ndarray, factor: float, dye: int) -> np.ndarray:
@@ -25,9 +22,9 @@ def gain(patches: np.ndarray, factor: float, dye: int) -> np.ndarray:
     Patches are unmixed in optical density by Ruifrok and Johnston's vectors, as `stain` has them,
     and a residual at right angles to both.
     """
-    densities = stain.optical_density(patches) @ np.linalg.inv(_BASIS)
+    densities = stain.optical_density(patches) @ np.linalg.inv(stain.MIXING)
     densities[..., dye] *= factor
-    return stain.transmitted(densities @ _BASIS)
+    return stain.transmitted(densities @ stain.MIXING)
 
 
 def _jpeg(patches, quality):
@@ -100,15 +97,13 @@ def probabilities_under_shift(
     patches: np.ndarray,
     *,
     shifts: Mapping[str, tuple[float, ...]] | None = None,
-    test_time_augmentation: bool = False,
 ) -> dict[tuple[str, float], dict[str, np.ndarray]]:
-    """Predict patches under each shift by each model.
+    """Predict one view of patches under each shift by each model.
 
     Args:
         models: a name -> a classifier of patches.
         patches: (n, 96, 96, 3) uint8.
         shifts: a key of `SHIFTS` -> its levels; None for all.
-        test_time_augmentation: average over the eight views of D4.
 
     Returns:
         (shift, level) -> name of the model -> probabilities (n,).
@@ -121,25 +116,19 @@ def probabilities_under_shift(
             same = level == UNCHANGED.get(shift, 1)
             if not same or unchanged is None:
                 changed = shifted(patches, shift, level)
-                predicted = {
-                    name: _predicted(model, changed, test_time_augmentation)
-                    for name, model in models.items()
-                }
+                predicted = {name: _predicted(model, changed) for name, model in models.items()}
                 unchanged = predicted if same else unchanged
             found[shift, level] = unchanged if same else predicted
             bar.update(len(patches))
     return found
 
 
-def _predicted(model, patches, test_time_augmentation):
+def _predicted(model, patches):
+    step = prediction.BATCH_SIZE
     return np.concatenate(
         [
-            prediction.probabilities(
-                model,
-                patches[first : first + BATCH_SIZE],
-                test_time_augmentation=test_time_augmentation,
-            )
-            for first in range(0, len(patches), BATCH_SIZE)
+            prediction.probabilities(model, patches[first : first + step])
+            for first in range(0, len(patches), step)
         ]
     )
 

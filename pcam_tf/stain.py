@@ -17,6 +17,8 @@ def _unit(vector: list[float]) -> np.ndarray:
 # Quantitative Cytology and Histology 23 (2001), table 1.
 HAEMATOXYLIN = _unit([0.65, 0.70, 0.29])
 EOSIN = _unit([0.07, 0.99, 0.11])
+# Both, and a residual at right angles to them: rows by which any colour is mixed, and unmixed.
+MIXING = np.vstack([HAEMATOXYLIN, EOSIN, _unit(np.cross(HAEMATOXYLIN, EOSIN))])
 
 
 def optical_density(rgb: np.ndarray, background: float | np.ndarray = 255) -> np.ndarray:

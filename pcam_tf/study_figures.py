@@ -19,10 +19,8 @@ def under_shift(found: pd.DataFrame) -> Figure:
     """
     shifts = list(dict.fromkeys(found["shift"]))
     columns = min(len(shifts), 4)
-    rows = -(-len(shifts) // columns)
-    figure = new_figure(2.7 * columns + 0.8, 2.5 * rows + 0.5)
-    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
-    for axes, shift in zip(panels, shifts, strict=False):
+    figure, panels = _panels(shifts, columns, 2.7 * columns + 0.8, ylabel="AUC")
+    for axes, shift in zip(panels, shifts, strict=True):
         of_shift = found[found["shift"] == shift]
         levels = list(dict.fromkeys(of_shift["level"]))
         unchanged = levels.index(robustness.UNCHANGED.get(shift, 1))
@@ -37,15 +35,7 @@ def under_shift(found: pd.DataFrame) -> Figure:
             )
             axes.fill_between(places, of["low"], of["high"], color=colour, alpha=0.15, linewidth=0)
         axes.set_xticks(range(len(levels)), [f"{level:g}" for level in levels])
-        axes.set_title(shift)
-    for axes in panels[len(shifts) :]:
-        axes.set_visible(False)
-    for axes in panels[::columns]:
-        axes.set_ylabel("AUC")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=len(labels), title="95 % bands"
-    )
+    _legend(figure, panels[0], title="95 % bands")
     return figure
 
 
@@ -57,11 +47,8 @@ def errors_by_measure(found: pd.DataFrame) -> Figure:
         found: rows of `error_analysis.by_measure`.
     """
     names = list(dict.fromkeys(found["measure"]))
-    columns = 3
-    rows = -(-len(names) // columns)
-    figure = new_figure(3.3 * columns, 2.5 * rows + 0.5)
-    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
-    for axes, name in zip(panels, names, strict=False):
+    figure, panels = _panels(names, 3, 9.9, ylabel="share wrong")
+    for axes, name in zip(panels, names, strict=True):
         for (error, colour), shift in zip(
             (("missed tumour", TUMOUR), ("false alarm", NORMAL)), (-0.08, 0.08), strict=True
         ):
@@ -80,13 +67,26 @@ def errors_by_measure(found: pd.DataFrame) -> Figure:
             )
         axes.set_xticks(range(3), error_analysis.PARTS)
         axes.set_xlim(-0.4, 2.4)
-        axes.set_title(name)
     # They share it, so one sets it for all, once the last has drawn.
     panels[0].set_ylim(bottom=0)
-    for axes in panels[len(names) :]:
-        axes.set_visible(False)
-    for axes in panels[::columns]:
-        axes.set_ylabel("share wrong")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, title="95 % intervals")
+    _legend(figure, panels[0], title="95 % intervals")
     return figure
+
+
+def _panels(titles, columns, width, *, ylabel):
+    """Return a figure, `width` inches wide, and a panel for each title, on one vertical scale."""
+    rows = -(-len(titles) // columns)
+    figure = new_figure(width, 2.5 * rows + 0.5)
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+    for axes, title in zip(panels, titles, strict=False):
+        axes.set_title(title)
+    for axes in panels[::columns]:
+        axes.set_ylabel(ylabel)
+    for axes in panels[len(titles) :]:
+        axes.set_visible(False)
+    return figure, panels[: len(titles)]
+
+
+def _legend(figure, axes, *, title):
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), title=title)
