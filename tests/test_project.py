@@ -74,6 +74,16 @@ def test_notebooks_are_committed_without_outputs_and_define_little(notebook):
             assert len(cell.source.splitlines()) <= 20
 
 
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a clone")
+@pytest.mark.parametrize("preset", recipes.PRESETS)
+def test_pictures_of_patches_stay_out_of_the_repository_at_every_preset(preset):
+    picture = f"figures/{preset}/04_errors_patches.png"
+    assert (
+        subprocess.run(["git", "check-ignore", "-q", picture], cwd=ROOT, check=False).returncode
+        == 0
+    )
+
+
 def test_there_is_one_address_of_the_repository():
     metadata = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     address = metadata["project"]["urls"]["Repository"]
