@@ -18,9 +18,10 @@ INSTALLED := .venv/installed-$(INTERPRETER)
 reproduce: $(INSTALLED)
 	@PCAM_TF_DATA_DIR= $(VENV) -m pcam_tf reproduce --preset smoke
 
+# The notebooks take one process nearly as long as all other tests take a second one: begin with them.
 test: $(INSTALLED)
 	@$(VENV) -m ruff check . && $(VENV) -m ruff format --check .
-	@$(VENV) -m pytest --durations=15 --cov --cov-report=term
+	@$(VENV) -m pytest -n 2 --dist loadfile --durations=15 --cov --cov-report=term tests/test_project.py tests
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@"$(PYTHON)" -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))" 2>/dev/null || \
