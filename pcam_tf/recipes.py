@@ -26,6 +26,10 @@ class Recipe:
         rotation_degrees: largest turn of `augment.RandomAffine`.
         scaling: largest scaling of `augment.RandomAffine`; 1 for none.
         shift_px: largest shift of `augment.RandomAffine`.
+        brightness, blur_px, jpeg_quality: see `augment.RandomScanner`; 0, 0, 100 for none.
+        teachers: runs whose models, log-odds averaged, set what is learnt in place of the labels,
+            see `training._distilled`; the unfrozen phase goes on from the first of them, so that
+            there is no frozen phase.
         label_smoothing: labels become 0 + s/2 and 1 - s/2.
         class_weights: weigh classes inversely to their frequency.
         weight_decay: of AdamW, in both phases.
@@ -56,6 +60,10 @@ class Recipe:
     rotation_degrees: float = 0.0
     scaling: float = 1.0
     shift_px: float = 4.0
+    brightness: float = 0.0
+    blur_px: float = 0.0
+    jpeg_quality: int = 100
+    teachers: tuple[str, ...] = ()
     label_smoothing: float = 0.05
     class_weights: bool = False
     weight_decay: float = 1e-4
@@ -102,13 +110,28 @@ PRESETS = {
         scaling=1.15,
         weight_decay=0.05,
     ),
+    # One model that has learnt what the two above say together, and to say it of blurred,
+    # compressed, differently exposed and scaled patches too. `make distilled DATA_DIR=DIR`.
+    "distilled": Recipe(
+        preset="distilled",
+        teachers=("runs/cpu", "runs/cpu-144"),
+        stain_strength=0.35,
+        rotation_degrees=45.0,
+        scaling=1.3,
+        brightness=0.2,
+        blur_px=1.5,
+        jpeg_quality=30,
+        weight_decay=0.05,
+        unfrozen_epochs=6,
+        unfrozen_learning_rate=5e-4,
+    ),
     # `python -m pcam_tf reproduce --preset gpu --data-dir DIR`, full PCam: not measured yet.
     "gpu": Recipe(preset="gpu", batch_size=256, mixed_precision=True),
 }
 
 
 def preset(name: str) -> Recipe:
-    """Return the recipe of a preset: "smoke", "cpu", "cpu-144" or "gpu".
+    """Return the recipe of a preset: "smoke", "cpu", "cpu-144", "distilled" or "gpu".
 
     Raises:
         InputError: there is no such preset; the message suggests the nearest.

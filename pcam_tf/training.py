@@ -56,7 +56,10 @@ def train(
     # Only now, so that a recipe that cannot be built does not take the folder.
     write_json(run_dir / "recipe.json", described)
     with data.readable_errors():
-        _frozen_phase(model, small, builder, run_dir, training_split)
+        if recipe.teachers:
+            model.set_weights(classifier.load(recipe.teachers[0]).get_weights())
+        else:
+            _frozen_phase(model, small, builder, run_dir, training_split)
         if recipe.unresized_epochs:
             last = min(recipe.unresized_epochs, recipe.unfrozen_epochs)
             _unfrozen_phase(model, small, builder, run_dir, training_split, last)
@@ -95,7 +98,7 @@ def _work_dir(run_dir):
 def _description(recipe, builder, training_split):
     splits = {split: split for split in data.SPLITS} | {"train": training_split}
     return {
-        "recipe": dataclasses.asdict(recipe),
+        "recipe": dataclasses.asdict(recipe) | {"teachers": list(recipe.teachers)},
         "data": {
             "name": builder.info.name,
             "version": str(builder.info.version),
@@ -231,9 +234,11 @@ def _feature_batches(features, labels, recipe, epoch):
 def _unfrozen_phase(model, recipe, builder, run_dir, training_split, last):
     """Train backbone and head together, on augmented patches, up to epoch `last`."""
     classifier.unfreeze(model)
-    augmented = keras.Sequential(
-        [keras.Input(model.input_shape[1:]), *_augmentation(recipe, seed=recipe.seed), model]
-    )
+    if recipe.teachers:
+        augmented = _distilled(model, recipe)
+    else:
+        layers = _augmentation(recipe, seed=recipe.seed)
+        augmented = keras.Sequential([keras.Input(model.input_shape[1:]), *layers, model])
     validation_labels = np.concatenate(
         [batch["label"] for batch in data.batches(builder, "validation", batch_size=256)]
     )
@@ -271,6 +276,39 @@ def _unfrozen_phase(model, recipe, builder, run_dir, training_split, last):
     )
 
 
+def _distilled(model, recipe):
+    """Return the model of patches to the student's and the teachers' probability, (batch, 2).
+
+    Function matching after L. Beyer et al., "Knowledge distillation: a good teacher is patient and
+    consistent", CVPR 2022: student and teachers see the same view, and mixtures of patches keep the
+    teachers from merely repeating the labels that they learnt. Only the student sees the view as
+    another scanner might have it.
+    """
+    layers = _augmentation(recipe, seed=recipe.seed)
+    views = patches = keras.Input(model.input_shape[1:])
+    for layer in layers:
+        if not isinstance(layer, augment.RandomScanner):
+            views = layer(views)
+    views = keras.layers.MixUp(alpha=0.4, seed=recipe.seed, data_format="channels_last")(views)
+    log_odds = []
+    for number, path in enumerate(recipe.teachers):
+        teacher = classifier.load(path)
+        teacher.name = f"teacher_{number}"
+        teacher.trainable = False
+        # Log-odds beyond ±7 teach nothing more, and a float32 probability of 1 has none.
+        probability = keras.ops.clip(teacher(views, training=False), 1e-3, 1 - 1e-3)
+        log_odds.append(keras.ops.log(probability / (1 - probability)))
+    taught = keras.ops.sigmoid(keras.layers.average(log_odds))
+    for layer in layers:
+        if isinstance(layer, augment.RandomScanner):
+            views = layer(views)
+    return keras.Model(patches, keras.layers.concatenate([model(views), taught]))
+
+
+def _cross_entropy_to_teachers(_, probabilities):
+    return keras.losses.binary_crossentropy(probabilities[:, 1:], probabilities[:, :1])
+
+
 def _augmentation(recipe, *, seed):
     return augment.layers(
         seed=seed,
@@ -278,6 +316,9 @@ def _augmentation(recipe, *, seed):
         rotation_degrees=recipe.rotation_degrees,
         scaling=recipe.scaling,
         shift_px=recipe.shift_px,
+        brightness=recipe.brightness,
+        blur_px=recipe.blur_px,
+        jpeg_quality=recipe.jpeg_quality,
     )
 
 
@@ -307,7 +348,9 @@ def _fit(
     steps = -(-patches // recipe.batch_size)
     model.compile(
         optimizer=_optimizer(recipe, getattr(recipe, f"{phase}_learning_rate"), total * steps),
-        loss=keras.losses.BinaryCrossentropy(label_smoothing=recipe.label_smoothing),
+        loss=_cross_entropy_to_teachers
+        if recipe.teachers
+        else keras.losses.BinaryCrossentropy(label_smoothing=recipe.label_smoothing),
     )
     record = _Record(phase, saved, recipe, run_dir, validation, validation_labels)
     record.set_model(model)
