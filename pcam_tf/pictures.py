@@ -15,8 +15,8 @@ from pcam_tf.figures import CLASS_COLOURS, CLASSES, GREEN, new_figure, styled
 CENTRE_PX = (32, 64)
 
 
-def _show_patch(axes, patch, *, colour=None):
-    """Show a patch (H, W, 3), its centre square drawn where it has its full 96 px."""
+def show_patch(axes, patch, *, colour=None):
+    """Show a patch (H, W, 3) in `axes`, its centre square drawn where it has its full 96 px."""
     axes.imshow(np.clip(patch, 0, 255).astype("uint8"), interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])
@@ -46,7 +46,7 @@ def _patch_sheet(patches, captions, colours, *, columns, title):
     for axes in grid[len(patches) :]:
         axes.axis("off")
     for axes, patch, caption, colour in zip(grid, patches, captions, colours, strict=False):
-        _show_patch(axes, patch, colour=colour)
+        show_patch(axes, patch, colour=colour)
         axes.set_title(caption, fontsize=8, fontweight="normal", pad=3)
     figure.suptitle(title, fontweight="bold", fontsize=11)
     return figure
@@ -86,9 +86,9 @@ def augmentation_sheet(originals: np.ndarray, augmented: np.ndarray) -> Figure:
         rows, views + 1, squeeze=False, gridspec_kw={"wspace": 0.03, "hspace": 0.03}
     )
     for row in range(rows):
-        _show_patch(grid[row, 0], originals[row], colour="black")
+        show_patch(grid[row, 0], originals[row], colour="black")
         for view in range(views):
-            _show_patch(grid[row, view + 1], augmented[row, view])
+            show_patch(grid[row, view + 1], augmented[row, view])
     grid[0, 0].set_title("original", fontsize=9)
     for view in range(views):
         grid[0, view + 1].set_title(f"view {view + 1}", fontsize=9, fontweight="normal")

@@ -9,16 +9,14 @@ import numpy as np
 import pandas as pd
 import scipy.special
 import tqdm
-from PIL import Image, UnidentifiedImageError
 
-from pcam_tf import classifier, data
+from pcam_tf import classifier, data, image_files
 from pcam_tf.classifier import PATCH_PX
 from pcam_tf.errors import InputError
 from pcam_tf.files import written_whole
 
 BATCH_SIZE = 128
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-_EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 
 def d4_views(patches: np.ndarray) -> Iterator[np.ndarray]:
@@ -145,8 +143,8 @@ def predict_images(
         test_time_augmentation: average over the eight views of D4.
 
     Raises:
-        InputError: no picture found, one cannot be read, is smaller than 96×96 px, has more than
-            8 bits a channel, or two have the same name.
+        InputError: no picture found, one cannot be read (see `image_files.opened`), is smaller
+            than 96×96 px, or two have the same name.
     """
     files = _image_files(paths)
     cropped = 0
@@ -200,23 +198,20 @@ def _image_files(paths):
 
 def _read_patch(path):
     """Return the centre 96×96 px of a picture, uint8 RGB, and the picture's size."""
-    try:
-        with Image.open(path) as picture:
-            size = picture.size
-            # Before anything is decoded: a picture of gigapixels is refused by its header alone.
-            if min(size) < PATCH_PX:
-                raise InputError(
-                    f"{path} is {size[0]}×{size[1]} px: a patch has {PATCH_PX}×{PATCH_PX} px."
-                )
-            # Pillow calls 48-bit colour RGB as well, and would cut it to 8 bits a channel.
-            if picture.mode not in _EIGHT_BIT_MODES or ";16" in str(picture.tile):
-                mode = f"mode {picture.mode} or more than 8 bits a channel"
-                raise InputError(f"{path} has {mode}: save it as 8-bit RGB.")
-            left, top = (size[0] - PATCH_PX) // 2, (size[1] - PATCH_PX) // 2
-            centre = picture.crop((left, top, left + PATCH_PX, top + PATCH_PX))
-            return np.asarray(centre.convert("RGB")), size
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path} is not a picture that can be read ({error}).") from error
+    with image_files.opened(path) as picture:
+        size = picture.size
+        # Before anything is decoded.
+        if min(size) < PATCH_PX:
+            raise InputError(
+                f"{path} is {size[0]}×{size[1]} px: a patch has {PATCH_PX}×{PATCH_PX} px."
+            )
+        return centre(np.asarray(image_files.as_rgb(picture))), size
+
+
+def centre(picture: np.ndarray) -> np.ndarray:
+    """Return the centre 96×96 px of a picture (height, width, channels) that is not smaller."""
+    top, left = ((side - PATCH_PX) // 2 for side in picture.shape[:2])
+    return picture[top : top + PATCH_PX, left : left + PATCH_PX]
 
 
 def write(table: pd.DataFrame, path: str | Path) -> None:

@@ -46,11 +46,13 @@ def test_a_split_is_predicted_in_order_and_as_keras_would(model, tiny_source):
 
 def test_pictures_are_read_as_their_pixels(model, tmp_path):
     grey = Image.fromarray(NOISE[..., 0])
+    alpha = NOISE[..., :1]
+    on_white = np.rint((NOISE * (alpha / 255) + 255 * (1 - alpha / 255))).astype("uint8")
     pictures = {
         "colour.png": (Image.fromarray(NOISE), NOISE),
         "colour.tiff": (Image.fromarray(NOISE), NOISE),
         "grey.png": (grey, np.repeat(NOISE[..., :1], 3, axis=2)),
-        "alpha.png": (Image.fromarray(np.dstack([NOISE, NOISE[..., 0]])), NOISE),
+        "alpha.png": (Image.fromarray(np.dstack([NOISE, alpha])), on_white),
     }
     for name, (picture, _) in pictures.items():
         picture.save(tmp_path / name)

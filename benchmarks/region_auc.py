@@ -1,0 +1,51 @@
+"""How well a heat map ranks the cells of an annotated region: AUC against the annotation.
+
+    python benchmarks/region_auc.py REGION MASK [REGION MASK ...] [--model RUN] [--eight-views]
+
+MASK is a picture of the same field of view, 0 where there is no tumour. A cell is tumour when the
+annotation touches it. Intervals would pretend that neighbouring cells are independent: none is
+given.
+"""
+
+import argparse
+
+import numpy as np
+from PIL import Image
+
+from pcam_tf import classifier, evaluation, prediction, slides
+
+
+def main() -> None:
+    """Print a line for each region."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pictures", nargs="+", metavar="REGION MASK")
+    parser.add_argument("--model", help="a .keras file or a run's folder; default: the shipped one")
+    parser.add_argument("--mpp", type=float, help="microns per pixel, for files that do not say")
+    parser.add_argument("--eight-views", action="store_true", help="average the symmetric views")
+    arguments = parser.parse_args()
+    model = classifier.load(arguments.model)
+
+    def predict(patches):
+        return prediction.probabilities(
+            model, patches, test_time_augmentation=arguments.eight_views
+        )
+
+    for path, mask_path in zip(arguments.pictures[::2], arguments.pictures[1::2], strict=True):
+        region, mpp = slides.read_region(path)
+        mask = np.asarray(Image.open(mask_path))
+        region = slides.rescaled(region, mpp or arguments.mpp or slides.PCAM_MPP)
+        heat = slides.heat_map(predict, region)
+        truth = slides.covered_cells(mask, region.shape[:2])
+        tissue = np.isfinite(heat)
+        labels, found = truth[tissue].astype(int), heat[tissue]
+        auc, _, _ = evaluation.auc_interval(labels, found)
+        called = [found[labels == label].mean() for label in (1, 0)]
+        print(
+            f"{path}: {mpp} microns per pixel, {heat.shape[0]}×{heat.shape[1]} cells, "
+            f"{tissue.mean():.2f} tissue, {labels.mean():.2f} tumour, AUC {auc:.3f}; mean "
+            f"probability in tumour {called[0]:.2f}, elsewhere {called[1]:.2f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
