@@ -1,6 +1,7 @@
 # make reproduce   notebooks 01 to 05 on synthetic patches, from nothing to a table of results
 # make test        ruff, pytest, and every notebook executed
 # make ship        make the run in runs/cpu the model that the package ships
+# make distilled DATA_DIR=DIR   train the shipped model anew: its two teachers, then itself (hours)
 # make lock        choose the exact versions anew (needs uv)
 # make address     carry the repository's address from pyproject.toml to README and notebooks
 # PYTHON=python3.12 make test   with another Python
@@ -12,7 +13,7 @@ VENV := .venv/bin/python
 INTERPRETER := $(shell "$(PYTHON)" -c "import sys; print('%d.%d.%d' % sys.version_info[:3])" 2>/dev/null)
 INSTALLED := .venv/installed-$(INTERPRETER)
 
-.PHONY: reproduce test ship lock address
+.PHONY: reproduce test distilled ship lock address
 .NOTPARALLEL:
 
 reproduce: $(INSTALLED)
@@ -31,6 +32,10 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(VENV) -m pip install --quiet --progress-bar on -r requirements.lock
 	@$(VENV) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch "$@"
+
+distilled: $(INSTALLED)
+	@for preset in cpu cpu-144 distilled; do \
+	  $(VENV) -m pcam_tf train --preset $$preset --data-dir "$(DATA_DIR)" || exit; done
 
 ship: $(INSTALLED)
 	@$(VENV) -c "from pcam_tf import classifier as c; c.save_small(c.load('runs/cpu'), c.SHIPPED_MODEL)"

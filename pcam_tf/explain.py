@@ -183,12 +183,15 @@ def _at_stride(model, stride):
         except ValueError:
             continue
         before = keras.Model(model.input, layer.output)
-        return _compiled(before), _with_slopes(after, head), seen_px
+        forward = _compiled(before, functools.partial(before, training=False))
+        return forward, _with_slopes(after, head), seen_px
     raise InputError("this model has no feature map (batch, height, width, channels) to explain.")
 
 
-def _compiled(function):
-    return tf.function(lambda tensor: function(tensor, training=False), reduce_retracing=True)
+def _compiled(model, function):
+    """Return a function of a batch of what `model` takes, compiled once for batches of any size."""
+    signature = tf.TensorSpec(model.input.shape, model.input.dtype)
+    return tf.function(function, input_signature=[signature])
 
 
 @functools.lru_cache(maxsize=8)
@@ -201,7 +204,7 @@ def _from_input(model):
 def _forward(model):
     head = _head(model)
     before = keras.Model(model.input, head.input)
-    return tf.function(lambda patches: _linear(before, head, patches), reduce_retracing=True)
+    return _compiled(before, functools.partial(_linear, before, head))
 
 
 def _head(model):
@@ -221,11 +224,10 @@ def _linear(before, head, tensor):
 def _with_slopes(before, head):
     """Return the function of a tensor to log-odds (n,) and their slopes, like the tensor."""
 
-    @functools.partial(tf.function, reduce_retracing=True)
     def value_and_slopes(tensor):
         with tf.GradientTape() as tape:
             tape.watch(tensor)
             value = _linear(before, head, tensor)
         return value, tape.gradient(value, tensor)
 
-    return lambda tensor: value_and_slopes(tf.convert_to_tensor(tensor))
+    return _compiled(before, value_and_slopes)

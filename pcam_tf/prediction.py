@@ -113,7 +113,7 @@ def predict_run(run_dir: str | Path, builder, *, test_time_augmentation: bool) -
     """Write the predictions tables of a finished run's two models on validation and test.
 
     `predictions-<split>.csv` is of the run's result, `model.keras`, and
-    `predictions-frozen-<split>.csv` of the best model of the frozen phase.
+    `predictions-frozen-<split>.csv` of the best model of the frozen phase, where there was one.
 
     Raises:
         InputError: the run lacks a model, or the source a split.
@@ -123,6 +123,8 @@ def predict_run(run_dir: str | Path, builder, *, test_time_augmentation: bool) -
         ("model-frozen.keras", "predictions-frozen"),
         ("model.keras", "predictions"),
     ):
+        if name == "predictions-frozen" and not (run_dir / file).is_file():
+            continue
         model = classifier.load(run_dir / file)
         for split in ("validation", "test"):
             table = predict_split(

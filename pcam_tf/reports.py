@@ -29,8 +29,8 @@ def report_run(run_dir: str | Path) -> dict[str, dict]:
     """Report on a run's predictions of the test split and write `report.json` into its folder.
 
     Returns:
-        A report for each phase, "frozen" and "unfrozen", its operating points chosen on the
-        run's predictions of the validation split.
+        A report for each phase that the run had, "frozen" and "unfrozen", its operating points
+        chosen on the run's predictions of the validation split.
 
     Raises:
         InputError: a table is missing or cannot be evaluated.
@@ -38,6 +38,9 @@ def report_run(run_dir: str | Path) -> dict[str, dict]:
     run_dir = Path(run_dir)
     reports = {}
     for phase, name in RUN_TABLES.items():
+        # A distilled run starts from its first teacher and has no frozen phase.
+        if phase == "frozen" and not (run_dir / f"{name}-test.csv").is_file():
+            continue
         validation = evaluation.read_predictions(run_dir / f"{name}-validation.csv")
         test = evaluation.read_predictions(run_dir / f"{name}-test.csv")
         reports[phase] = {"split": "test", **report(test, validation=validation)}

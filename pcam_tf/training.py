@@ -27,8 +27,9 @@ def train(
     """Train a classifier, or go on with a training, or return the one of a finished run.
 
     Writes into `run_dir`: `recipe.json`, `history.csv` (a row an epoch), `model-frozen.keras` (the
-    best of the frozen phase) and `model.keras` (the best so far by validation AUC). After a kill,
-    the same call goes on from the last finished epoch and ends as if it had not been killed.
+    best of the frozen phase, unless there are teachers) and `model.keras` (the best so far by
+    validation AUC). After a kill, the same call goes on from the last finished epoch and ends as if
+    it had not been killed.
 
     Args:
         recipe: what to do.
@@ -41,7 +42,7 @@ def train(
 
     Raises:
         InputError: the folder holds a run of another recipe or other patches, or it cannot be
-            written, or the source lacks a split.
+            written, or the source lacks a split, or a teacher is missing or of another network.
     """
     run_dir = Path(run_dir)
     described = _description(recipe, builder, training_split)
@@ -53,12 +54,12 @@ def train(
         tf.config.experimental.enable_op_determinism()
     small = dataclasses.replace(recipe, resize_px=None) if recipe.unresized_epochs else recipe
     model = _build(small)
+    if recipe.teachers:
+        _start_from_first_teacher(model, recipe)
     # Only now, so that a recipe that cannot be built does not take the folder.
     write_json(run_dir / "recipe.json", described)
     with data.readable_errors():
-        if recipe.teachers:
-            model.set_weights(classifier.load(recipe.teachers[0]).get_weights())
-        else:
+        if not recipe.teachers:
             _frozen_phase(model, small, builder, run_dir, training_split)
         if recipe.unresized_epochs:
             last = min(recipe.unresized_epochs, recipe.unfrozen_epochs)
@@ -144,6 +145,17 @@ def _build(recipe):
         )
     finally:
         keras.config.set_dtype_policy(policy)
+
+
+def _start_from_first_teacher(model, recipe):
+    teacher = classifier.load(recipe.teachers[0])
+    try:
+        model.set_weights(teacher.get_weights())
+    except ValueError as error:
+        raise InputError(
+            f"{recipe.teachers[0]} is another network than {recipe.backbone}: the first teacher is "
+            "what the training goes on from."
+        ) from error
 
 
 def _frozen_phase(model, recipe, builder, run_dir, training_split):

@@ -1,10 +1,12 @@
+import functools
+
 import keras
 import numpy as np
 import pytest
 import scipy.ndimage
 import tensorflow as tf
 
-from pcam_tf import augment
+from pcam_tf import augment, robustness, synthetic
 
 SIDE = 12
 BATCH = 64
@@ -18,6 +20,17 @@ def affine(seed, rotation_degrees=0, scaling=1, shift_px=0):
     return augment.RandomAffine(
         seed, rotation_degrees=rotation_degrees, scaling=scaling, shift_px=shift_px
     )
+
+
+def scanner(seed, brightness=0.0, blur_px=0.0, jpeg_quality=100):
+    return augment.RandomScanner(
+        seed, brightness=brightness, blur_px=blur_px, jpeg_quality=jpeg_quality
+    )
+
+
+@functools.cache
+def tissue(count=8):
+    return synthetic.draw_patches(count, split="test").image
 
 
 def symmetries(patch):
@@ -46,8 +59,9 @@ every_layer = pytest.mark.parametrize(
         lambda seed: augment.RandomD4(seed),
         lambda seed: augment.RandomStain(seed, 0.3),
         lambda seed: affine(seed, 30, 1.2, 3),
+        lambda seed: scanner(seed, brightness=0.2, blur_px=1.0),
     ],
-    ids=["d4", "stain", "affine"],
+    ids=["d4", "stain", "affine", "scanner"],
 )
 
 
@@ -214,3 +228,38 @@ def test_the_layers_of_a_recipe_draw_independently():
     layers = augment.layers(seed=0, stain_strength=0.1, shift_px=4)
     draws = [np.asarray(layer._uniform((8,), 0.0, 1.0)) for layer in layers]
     assert len(np.unique(draws)) == 24
+
+
+@pytest.mark.parametrize("quality", [20, 50, 85])
+def test_jpeg_is_what_pillow_writes(quality):
+    originals = tissue()
+    expected = robustness.shifted(originals, "JPEG quality", quality).astype("float32")
+    qualities = np.full(len(originals), quality, "float32")
+    ours = np.asarray(augment.jpeg(originals.astype("float32"), qualities))
+    # Pillow smooths the chroma as it enlarges it, and rounds pixels before and after, by about 0.5.
+    assert np.abs(ours - expected).mean() < 0.35 * np.abs(originals - expected).mean() + 0.5
+
+
+def test_jpeg_uses_the_quality_of_each_patch():
+    originals = np.repeat(tissue(1), 3, axis=0).astype("float32")
+    lost = np.abs(np.asarray(augment.jpeg(originals, np.float32([95, 60, 15]))) - originals)
+    assert lost[0].mean() < lost[1].mean() < lost[2].mean()
+
+
+def test_blur_is_scipys_away_from_the_border():
+    originals = tissue(2).astype("float32")
+    ours = np.asarray(augment._blurred(originals, np.float32([0, 1.5])))
+    np.testing.assert_allclose(ours[0], originals[0], atol=1e-3)
+    expected = scipy.ndimage.gaussian_filter(originals[1], (1.5, 1.5, 0))
+    np.testing.assert_allclose(ours[1, 8:-8, 8:-8], expected[8:-8, 8:-8], atol=0.05)
+
+
+@ways
+def test_a_scanner_changes_exposure_focus_and_compression_of_some_patches(apply):
+    originals = np.repeat(tissue(1), 32, axis=0).astype("float32")
+    exposed = apply(scanner(0, brightness=0.3), originals).mean(axis=(1, 2, 3))
+    assert exposed.min() < 0.9 * originals[0].mean() and exposed.max() > 1.05 * originals[0].mean()
+    for options in ({"blur_px": 1.5}, {"jpeg_quality": 30}):
+        views = apply(scanner(1, **options), originals)
+        same = np.abs(views - originals).max(axis=(1, 2, 3)) < 1e-2
+        assert 6 <= same.sum() <= 26, options

@@ -37,6 +37,7 @@ def test_presets_are_recipes_of_their_name_and_unknown_ones_are_refused():
         "smoke": "smoke",
         "cpu": "cpu",
         "cpu-144": "cpu-144",
+        "distilled": "distilled",
         "gpu": "gpu",
     }
     with pytest.raises(InputError, match="did you mean 'smoke'"):
@@ -285,3 +286,71 @@ def test_features_computed_once_teach_the_head_as_much_as_the_plain_way(tiny_sou
     assert one > 0.7
     assert one == pytest.approx(other, abs=0.05)
     assert np.corrcoef(tables[0].probability, tables[1].probability)[0, 1] > 0.95
+
+
+def distilled(run, **changes):
+    """Return a tiny recipe that learns from a run alone."""
+    return dataclasses.replace(
+        tiny_training.RECIPE, preset="student", teachers=(str(run), str(run)), **changes
+    )
+
+
+def test_a_student_goes_on_from_its_teacher_and_learns_what_it_says(run, tiny_source, tmp_path):
+    recipe = distilled(run, blur_px=1.0, unfrozen_epochs=2, unfrozen_learning_rate=0.0)
+    student = training.train(recipe, tiny_source, tmp_path / "student")
+    assert not (tmp_path / "student" / "model-frozen.keras").exists()
+    assert set(training.history(tmp_path / "student").phase) == {"unfrozen"}
+    teacher = classifier.load(run)
+    # Without a learning rate only the statistics of BatchNormalization can have moved.
+    for one, other in zip(student.trainable_weights, teacher.trainable_weights, strict=True):
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+    trained = training.train(distilled(run, unfrozen_epochs=2), tiny_source, tmp_path / "learnt")
+    patches = data.take(tiny_source, "validation")["image"]
+    taught = prediction.probabilities(teacher, patches)
+    learnt = prediction.probabilities(trained, patches)
+    assert 0 < np.abs(learnt - taught).mean() < 0.2
+
+
+def test_what_is_learnt_is_the_mean_of_the_teachers_log_odds(run, tiny_source):
+    other = Path(run).parent / "other" / "model.keras"
+    changed = classifier.load(run)
+    kernel, bias = changed.layers[-1].get_weights()
+    changed.layers[-1].set_weights([kernel, bias + 2])
+    classifier.save(changed, other)
+    recipe = dataclasses.replace(distilled(run), teachers=(str(run), str(other)))
+    student = classifier.load(run)
+    patches = data.take(tiny_source, "validation[:8]")["image"].astype("float32")
+    model = training._distilled(student, recipe)
+    assert model.trainable_weights == student.trainable_weights
+    own, taught = np.asarray(model(patches, training=False), "float64").T
+    log_odds = np.log(own / (1 - own))
+    np.testing.assert_allclose(np.log(taught / (1 - taught)), log_odds + 1, atol=1e-3)
+    loss = training._cross_entropy_to_teachers(None, np.float32([[0.2, 0.7]]))
+    assert float(loss[0]) == pytest.approx(-0.7 * np.log(0.2) - 0.3 * np.log(0.8), rel=1e-4)
+
+
+def test_a_killed_distillation_goes_on_from_its_checkpoint(run, tiny_source, tmp_path, monkeypatch):
+    whole = training.train(distilled(run, unfrozen_epochs=2), tiny_source, tmp_path / "whole")
+    epoch_end = training._Record.on_epoch_end
+
+    def killed(record, epoch, logs=None):
+        epoch_end(record, epoch, logs)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training._Record, "on_epoch_end", killed)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(distilled(run, unfrozen_epochs=2), tiny_source, tmp_path / "killed")
+    resumed = training.train(distilled(run, unfrozen_epochs=2), tiny_source, tmp_path / "killed")
+    for one, other in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_teacher_that_is_missing_or_of_another_network_is_refused(run, tiny_source, tmp_path):
+    missing = dataclasses.replace(distilled(run), teachers=(str(tmp_path / "none"),))
+    with pytest.raises(InputError, match="there is no model"):
+        training.train(missing, tiny_source, tmp_path / "student")
+    another = dataclasses.replace(distilled(run), backbone="MobileNetV2")
+    with pytest.raises(InputError, match="another network than MobileNetV2"):
+        training.train(another, tiny_source, tmp_path / "student")
+    assert not (tmp_path / "student").exists()
