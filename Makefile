@@ -1,7 +1,6 @@
-# make reproduce   notebooks 01 to 05 on synthetic patches, from nothing to a table of results
+# make reproduce   notebooks 01 to 06 on synthetic patches, from nothing to a table of results
 # make test        ruff, pytest, and every notebook executed
-# make ship        make the run in runs/cpu the model that the package ships
-# make distilled DATA_DIR=DIR   train the shipped model anew: its two teachers, then itself (hours)
+# make ship        make the run in runs/distilled the model that the package ships
 # make lock        choose the exact versions anew (needs uv)
 # make address     carry the repository's address from pyproject.toml to README and notebooks
 # PYTHON=python3.12 make test   with another Python
@@ -13,7 +12,7 @@ VENV := .venv/bin/python
 INTERPRETER := $(shell "$(PYTHON)" -c "import sys; print('%d.%d.%d' % sys.version_info[:3])" 2>/dev/null)
 INSTALLED := .venv/installed-$(INTERPRETER)
 
-.PHONY: reproduce test distilled ship lock address
+.PHONY: reproduce test ship lock address
 .NOTPARALLEL:
 
 reproduce: $(INSTALLED)
@@ -33,13 +32,9 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(VENV) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch "$@"
 
-distilled: $(INSTALLED)
-	@for preset in cpu cpu-144 distilled; do \
-	  $(VENV) -m pcam_tf train --preset $$preset --data-dir "$(DATA_DIR)" || exit; done
-
 ship: $(INSTALLED)
-	@$(VENV) -c "from pcam_tf import classifier as c; c.save_small(c.load('runs/cpu'), c.SHIPPED_MODEL)"
-	@cp runs/cpu/recipe.json runs/cpu/report.json runs/cpu/history.csv pcam_tf/shipped/
+	@$(VENV) -c "from pcam_tf import classifier as c; c.save_small(c.load('runs/distilled'), c.SHIPPED_MODEL)"
+	@cp runs/distilled/recipe.json runs/distilled/report.json runs/distilled/history.csv pcam_tf/shipped/
 
 lock:
 	@{ sed -n '/^#/p' requirements.lock; \

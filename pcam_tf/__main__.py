@@ -8,8 +8,8 @@ from pathlib import Path
 from pcam_tf.errors import InputError
 
 PRESET_HELP = (
-    "smoke (minutes, synthetic patches), cpu (about an hour), cpu-144 (two hours) or "
-    "gpu (full PCam)"
+    "smoke (minutes, synthetic patches), cpu (about an hour), cpu-144 (two hours), distilled (an "
+    "hour) or gpu (full PCam)"
 )
 DATA_HELP = (
     "a prepared data directory, holding patch_camelyon/2.0.0; default: PCAM_TF_DATA_DIR, "
@@ -92,9 +92,11 @@ def _train(arguments):
 def _predict(arguments):
     from pcam_tf import classifier, prediction
 
-    models = [arguments.model]
+    models = arguments.model or [classifier.SHIPPED_MODEL]
     if arguments.average:
-        models = [classifier.SHIPPED_MODEL, arguments.model or classifier.SECOND_MODEL]
+        models = arguments.model or list(classifier.TEACHERS.values())
+    if (len(models) > 1) != arguments.average:
+        raise InputError("--average takes several models, as in --average --model A.keras B.keras.")
     tables = [_predictions(classifier.load(model), arguments) for model in models]
     table = prediction.average(tables) if arguments.average else tables[0]
     prediction.write(table, arguments.output)
@@ -199,6 +201,24 @@ def _robustness(arguments):
     print(f"AUC at each level in {arguments.output}")
 
 
+def _novelty(arguments):
+    from pcam_tf import data, novelty, reports
+    from pcam_tf.files import write_json
+
+    source, reference = _open(arguments), None
+    if arguments.fit:
+        reference = novelty.fit(
+            *(
+                data.arrays(data.batches(source, split, batch_size=256))
+                for split in ("train", "validation")
+            )
+        )
+        write_json(arguments.fit, reference)
+    patches = data.take(source, arguments.split)["image"]
+    found = novelty.detection(novelty.changed(patches), reference)
+    print(reports.markdown_table(novelty.summary_rows(found)))
+
+
 def _protocols(arguments):
     from pcam_tf import protocol, reports
 
@@ -271,12 +291,14 @@ def _parser():
         metavar="FILE|DIR",
         help="picture files instead: PNG, JPEG or TIFF, 96×96 px at about 0.97 microns per pixel",
     )
-    added.add_argument("--model", help="a .keras file or a run's folder; default: the shipped one")
+    added.add_argument(
+        "--model", nargs="+", help="a .keras file or a run's folder; default: the shipped one"
+    )
     added.add_argument(
         "--average",
         action="store_true",
-        help="average the shipped model and a second one, the shipped second one or --model: "
-        "better, at more than three times the cost",
+        help="average the log-odds of several models: those of --model, else the two that the "
+        "shipped model has learnt from, at more than three times the cost",
     )
     added.add_argument("--output", type=Path, default=Path("predictions.csv"))
     added.add_argument(
@@ -327,6 +349,19 @@ def _parser():
     added.add_argument("--baseline", help="another, to compare with")
     added.add_argument("--output", type=Path, default=Path("robustness.csv"))
     added.add_argument("--figure", type=Path, help="also draw it, as PNG")
+
+    added = command(
+        "novelty", _novelty, "Count how many patches are noticed as unlike the training data."
+    )
+    added.add_argument("--data-dir", help=DATA_HELP)
+    added.add_argument("--split", default="test", help="a split or a slice of it; default: test")
+    added.add_argument(
+        "--fit",
+        type=Path,
+        metavar="JSON",
+        help="first learn from train and validation what is ordinary, and write that; default: "
+        "what the shipped model learnt from",
+    )
 
     added = command(
         "protocols", _protocols, "Judge one recipe by protocols that leak more or less."

@@ -17,8 +17,10 @@ PATCH_PX = 96
 FEATURES_LAYER = "features"
 HEAD_LAYERS = ("head_dropout", "tumour_probability")
 SHIPPED_MODEL = Path(__file__).parent / "shipped" / "model.keras"
-# Another recipe's model: worse alone on validation, better together.
-SECOND_MODEL = SHIPPED_MODEL.parent / "second" / "model.keras"
+# The shipped model has learnt from these two, by the presets of their names; better together.
+TEACHERS = {
+    name: SHIPPED_MODEL.parent / "teachers" / name / "model.keras" for name in ("cpu", "cpu-144")
+}
 
 
 def build(

@@ -27,9 +27,9 @@ class Recipe:
         scaling: largest scaling of `augment.RandomAffine`; 1 for none.
         shift_px: largest shift of `augment.RandomAffine`.
         brightness, blur_px, jpeg_quality: see `augment.RandomScanner`; 0, 0, 100 for none.
-        teachers: runs whose models, log-odds averaged, set what is learnt in place of the labels,
-            see `training._distilled`; the unfrozen phase goes on from the first of them, so that
-            there is no frozen phase.
+        teachers: names of `classifier.TEACHERS`, or runs, whose log-odds, averaged, are learnt in
+            place of the labels, see `training._distilled`; the unfrozen phase goes on from the
+            first of them, so that there is no frozen phase.
         label_smoothing: labels become 0 + s/2 and 1 - s/2.
         class_weights: weigh classes inversely to their frequency.
         weight_decay: of AdamW, in both phases.
@@ -111,10 +111,11 @@ PRESETS = {
         weight_decay=0.05,
     ),
     # One model that has learnt what the two above say together, and to say it of blurred,
-    # compressed, differently exposed and scaled patches too. `make distilled DATA_DIR=DIR`.
+    # compressed, differently exposed and scaled patches too.
+    # `python -m pcam_tf train --preset distilled --data-dir DIR`: about an hour on two idle cores.
     "distilled": Recipe(
         preset="distilled",
-        teachers=("runs/cpu", "runs/cpu-144"),
+        teachers=("cpu", "cpu-144"),
         stain_strength=0.35,
         rotation_degrees=45.0,
         scaling=1.3,

@@ -147,8 +147,12 @@ def _build(recipe):
         keras.config.set_dtype_policy(policy)
 
 
+def _teacher(name):
+    return classifier.load(classifier.TEACHERS.get(name, name))
+
+
 def _start_from_first_teacher(model, recipe):
-    teacher = classifier.load(recipe.teachers[0])
+    teacher = _teacher(recipe.teachers[0])
     try:
         model.set_weights(teacher.get_weights())
     except ValueError as error:
@@ -303,8 +307,8 @@ def _distilled(model, recipe):
             views = layer(views)
     views = keras.layers.MixUp(alpha=0.4, seed=recipe.seed, data_format="channels_last")(views)
     log_odds = []
-    for number, path in enumerate(recipe.teachers):
-        teacher = classifier.load(path)
+    for number, name in enumerate(recipe.teachers):
+        teacher = _teacher(name)
         teacher.name = f"teacher_{number}"
         teacher.trainable = False
         # Log-odds beyond ±7 teach nothing more, and a float32 probability of 1 has none.

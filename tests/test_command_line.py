@@ -86,12 +86,14 @@ def test_two_models_are_compared(tmp_path, capsys):
     assert "give a predictions table" in capsys.readouterr().err
 
 
-def test_two_models_are_averaged(prepared, model_file, tmp_path):
+def test_two_models_are_averaged(prepared, model_file, tmp_path, capsys):
     words = ["predict", "--data-dir", prepared, "--split", "test[:8]", "--model", model_file]
     words += ["--no-test-time-augmentation", "--output"]
     assert run(*words, tmp_path / "one.csv") == 0
-    assert run(*words, tmp_path / "average.csv", "--average") == 0
-    words[words.index(model_file)] = classifier.SHIPPED_MODEL
+    shipped = classifier.SHIPPED_MODEL
+    both = ["--average", "--model", model_file, shipped]
+    assert run(*words, tmp_path / "average.csv", *both) == 0
+    words[words.index(model_file)] = shipped
     assert run(*words, tmp_path / "shipped.csv") == 0
     one, shipped, average = (
         pd.read_csv(tmp_path / f"{name}.csv") for name in ("one", "shipped", "average")
@@ -100,6 +102,11 @@ def test_two_models_are_averaged(prepared, model_file, tmp_path):
     high = np.maximum(one["probability"], shipped["probability"])
     assert average["probability"].between(low, high).all()
     assert (average["probability"] - one["probability"]).abs().max() > 1e-3
+    for wrong in (["--average"], both[1:]):
+        words = ["predict", "--data-dir", prepared, "--model", shipped, *wrong]
+        assert run(*words, "--output", tmp_path / "wrong.csv") == 2
+        assert "--average takes several models" in capsys.readouterr().err
+    assert not (tmp_path / "wrong.csv").exists()
 
 
 def test_predict_pictures(model_file, tmp_path, capsys):

@@ -47,7 +47,7 @@ def test_a_split_is_predicted_in_order_and_as_keras_would(model, tiny_source):
 def test_pictures_are_read_as_their_pixels(model, tmp_path):
     grey = Image.fromarray(NOISE[..., 0])
     alpha = NOISE[..., :1]
-    on_white = np.rint((NOISE * (alpha / 255) + 255 * (1 - alpha / 255))).astype("uint8")
+    on_white = np.rint(NOISE * (alpha / 255) + 255 * (1 - alpha / 255)).astype("uint8")
     pictures = {
         "colour.png": (Image.fromarray(NOISE), NOISE),
         "colour.tiff": (Image.fromarray(NOISE), NOISE),

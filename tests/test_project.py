@@ -117,19 +117,20 @@ def test_the_readme_names_every_module_and_its_commands_are_real():
                 assert word in usage, line
 
 
-def test_the_second_model_is_that_of_its_recipe():
-    second = classifier.SECOND_MODEL.parent
-    described = json.loads((second / "recipe.json").read_text(encoding="utf-8"))
-    assert recipes.Recipe(**described["recipe"]) == recipes.preset("cpu-144")
-    assert classifier.SECOND_MODEL.stat().st_size < 10_000_000
+@pytest.mark.parametrize("name", ["cpu", "cpu-144", "distilled"])
+def test_a_shipped_model_is_that_of_its_recipe(name):
+    model = classifier.TEACHERS.get(name, classifier.SHIPPED_MODEL)
+    described = json.loads((model.parent / "recipe.json").read_text(encoding="utf-8"))["recipe"]
+    described["teachers"] = tuple(described.get("teachers", ()))
+    assert recipes.Recipe(**described) == recipes.preset(name)
+    assert model.stat().st_size < 10_000_000
 
 
 def test_the_tables_in_the_prose_are_those_of_the_shipped_run():
     shipped = ROOT / "pcam_tf" / "shipped"
-    described = json.loads((shipped / "recipe.json").read_text(encoding="utf-8"))
-    assert recipes.Recipe(**described["recipe"]) == recipes.preset("cpu")
-    average = reports.read_run_report(shipped / "second")["average"]
-    for content in (reports.read_run_report(shipped), {"average": average}):
+    average = reports.read_run_report(classifier.TEACHERS["cpu-144"].parent)["average"]
+    teacher = reports.read_run_report(classifier.TEACHERS["cpu"].parent)
+    for content in (reports.read_run_report(shipped), teacher, {"average": average}):
         table = reports.markdown_table(reports.summary_rows(content))
         for document in (ROOT / "README.md", shipped / "MODEL_CARD.md"):
             assert table in document.read_text(encoding="utf-8"), document
@@ -164,13 +165,13 @@ def test_the_shipped_model_does_on_real_patches_what_its_card_says(real_source):
 def test_the_average_does_on_real_patches_what_its_report_says(real_source):
     if data.count(real_source, "test") != 1500:
         pytest.skip("the report is about the subset of 1,500 test patches")
-    second = classifier.SECOND_MODEL.parent
+    second = classifier.TEACHERS["cpu-144"].parent
     claimed = pd.read_csv(second / "average-test.csv", nrows=200)
     tables = [
         prediction.predict_split(
             classifier.load(path), real_source, "test[:200]", test_time_augmentation=True
         )
-        for path in (classifier.SHIPPED_MODEL, classifier.SECOND_MODEL)
+        for path in classifier.TEACHERS.values()
     ]
     table = prediction.average(tables)
     assert list(table["id"]) == list(claimed["id"])
