@@ -84,6 +84,15 @@ def test_pictures_of_patches_stay_out_of_the_repository_at_every_preset(preset):
     )
 
 
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_save_pictures_of_patches_under_names_that_stay_out(notebook):
+    draws_patches = r"gallery\(|patch_grid\(|augmentation_sheet\("
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        if cell.cell_type == "code" and re.search(draws_patches, cell.source):
+            names = re.findall(r"\"(\d\d_\w+)\"", cell.source)
+            assert names and all(name.endswith("_patches") for name in names), cell.source
+
+
 def test_there_is_one_address_of_the_repository():
     metadata = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     address = metadata["project"]["urls"]["Repository"]
