@@ -115,6 +115,8 @@ def maps(model: keras.Model, patches: np.ndarray, method: str = DEFAULT) -> np.n
         raise InputError(
             f"patches have shape {patches.shape}: give (n, {PATCH_PX}, {PATCH_PX}, 3)."
         )
+    if not len(patches):
+        return np.zeros((0, PATCH_PX, PATCH_PX), "float32")
     return np.asarray(METHODS[method](model, patches), "float32")
 
 
@@ -175,14 +177,25 @@ def _at_stride(model, stride):
         if isinstance(layer, keras.layers.Resizing):
             looked_at_px = layer.output.shape[1]
     side = 0 if stride is None else -(-looked_at_px // stride)
-    spatial = [layer for layer in model.layers if len(getattr(layer.output, "shape", ())) == 4]
-    # The last layer of that side lies on every path to the head, but for exotic backbones.
-    for layer in reversed([layer for layer in spatial if layer.output.shape[1] >= side]):
+    # What goes into a layer, not what comes out of one: the output of a nested model belongs to its
+    # own graph. Nested models themselves are passed over for the same reason.
+    tensors = [
+        getattr(layer, "input", None)
+        for layer in model.layers
+        if not isinstance(layer, keras.Model)
+    ]
+    spatial = [
+        tensor
+        for tensor in tensors
+        if len(getattr(tensor, "shape", ())) == 4 and tensor is not model.inputs[0]
+    ]
+    # The last of that side lies on every path to the head, but for exotic backbones.
+    for features in reversed([each for each in spatial if each.shape[1] >= side]):
         try:
-            after = keras.Model(layer.output, head.input)
+            after = keras.Model(features, head.input)
         except ValueError:
             continue
-        before = keras.Model(model.input, layer.output)
+        before = keras.Model(model.inputs[0], features)
         forward = _compiled(before, functools.partial(before, training=False))
         return forward, _with_slopes(after, head), seen_px
     raise InputError("this model has no feature map (batch, height, width, channels) to explain.")
@@ -197,13 +210,13 @@ def _compiled(model, function):
 @functools.lru_cache(maxsize=8)
 def _from_input(model):
     head = _head(model)
-    return _with_slopes(keras.Model(model.input, head.input), head)
+    return _with_slopes(keras.Model(model.inputs[0], head.input), head)
 
 
 @functools.lru_cache(maxsize=8)
 def _forward(model):
     head = _head(model)
-    before = keras.Model(model.input, head.input)
+    before = keras.Model(model.inputs[0], head.input)
     return _compiled(before, functools.partial(_linear, before, head))
 
 
