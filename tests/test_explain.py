@@ -104,15 +104,10 @@ def test_every_registered_backbone_is_explained(backbone):
 
 def test_a_loaded_model_with_a_nested_backbone_is_explained(tmp_path):
     backbone = keras.Sequential([keras.Input((96, 96, 3)), keras.layers.Conv2D(4, 16, strides=16)])
-    nested = keras.Sequential(
-        [
-            keras.Input((96, 96, 3)),
-            keras.layers.Rescaling(1 / 255),
-            backbone,
-            keras.layers.GlobalAveragePooling2D(),
-            keras.layers.Dense(1, activation="sigmoid"),
-        ]
-    )
+    picture = keras.Input((96, 96, 3))
+    tensor = backbone(keras.layers.Rescaling(1 / 255)(picture))
+    tensor = keras.layers.GlobalAveragePooling2D()(tensor)
+    nested = keras.Model(picture, keras.layers.Dense(1, activation="sigmoid")(tensor))
     classifier.save(nested, tmp_path / "nested.keras")
     model = classifier.load(tmp_path / "nested.keras")
     for method in ("Grad-CAM", "HiResCAM, 16 px", "integrated gradients"):
