@@ -115,7 +115,7 @@ def _predictions(model, arguments):
 
 
 def _evaluate(arguments):
-    from pcam_tf import evaluation, html_report, reports
+    from pcam_tf import evaluation, html_report, reports, reviews
     from pcam_tf.files import write_json, written_whole
 
     if arguments.compare:
@@ -124,7 +124,8 @@ def _evaluate(arguments):
         raise InputError("give a predictions table, or two of them by --compare A.csv B.csv.")
     if arguments.validation and len(arguments.validation) != 1:
         raise InputError("one predictions table needs one validation table.")
-    predictions = evaluation.read_predictions(arguments.predictions)
+    read = reviews.latest if arguments.latest else evaluation.read_predictions
+    predictions = read(arguments.predictions)
     validation = (
         evaluation.read_predictions(arguments.validation[0]) if arguments.validation else None
     )
@@ -232,6 +233,18 @@ def _protocols(arguments):
     print(f"study {run_dir}")
 
 
+def _app(arguments):
+    from pcam_tf import app
+
+    # Before the model is loaded, which takes a while.
+    auth = app.login(arguments.auth, arguments.host)
+
+    from pcam_tf import findings, page
+
+    blocks = page.build(findings.load_reader(arguments.model), arguments.reviews)
+    app.serve(blocks, host=arguments.host, port=arguments.port, auth=auth)
+
+
 def _reproduce(arguments):
     from pcam_tf import data, reproduce
 
@@ -326,6 +339,11 @@ def _parser():
         help="the table of the validation split, to choose thresholds on; with --compare, two",
     )
     added.add_argument(
+        "--latest",
+        action="store_true",
+        help="of rows with one id take the last, as in a file of reviews that the app wrote",
+    )
+    added.add_argument(
         "--output", type=Path, help="the JSON; default: beside the table, with --compare none"
     )
 
@@ -370,6 +388,19 @@ def _parser():
     added.add_argument("--data-dir", help=DATA_HELP)
     added.add_argument(
         "--run", type=Path, help="the study's folder; default: runs/protocols-PRESET"
+    )
+
+    added = command("app", _app, "Serve the pathologists' page, on this machine alone.")
+    added.add_argument("--model", help="a .keras file or a run's folder; default: the shipped one")
+    added.add_argument("--host", default="127.0.0.1", help="to listen on; default: 127.0.0.1")
+    added.add_argument("--port", type=int, default=7860, help="0 for any; default: 7860")
+    added.add_argument(
+        "--auth",
+        metavar="USER:FILE",
+        help="ask for this user and the password in FILE; needed for a host that others can reach",
+    )
+    added.add_argument(
+        "--reviews", type=Path, metavar="CSV", help="add what reviewers accept and disagree with"
     )
 
     added = command("reproduce", _reproduce, "Execute all notebooks and print their results.")

@@ -33,14 +33,22 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     Raises:
         InputError: no such file, or its content cannot be evaluated; see `check_predictions`.
     """
+    return check_predictions(read_table(path), str(path))
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Read a CSV file that is said to be a predictions table, without checking its content.
+
+    Raises:
+        InputError: there is no such file, or it is not CSV.
+    """
     try:
-        table = pd.read_csv(path, dtype={"id": str, "group": str}, keep_default_na=True)
+        return pd.read_csv(path, dtype={"id": str, "group": str}, keep_default_na=True)
     except FileNotFoundError as error:
         raise InputError(f"there is no predictions table {path}.") from error
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{path} is not a CSV table ({reason}).") from error
-    return check_predictions(table, str(path))
 
 
 def check_predictions(table: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -21,6 +21,7 @@ STRIDE_PX = 32
 MOST_CELLS = 1800
 STRIDES_PX = (32, 48, 64, 96)
 BATCH_SIZE = 32
+_DARK = 25  # grey level
 _BLOCK_PX = 8  # saturation is that of means over such blocks, since a lone pixel's is noise
 
 
@@ -77,7 +78,7 @@ def tissue_mask(region: np.ndarray, stride_px: int = STRIDE_PX) -> np.ndarray:
     """Return which cells of the grid hold tissue, bool (rows, columns).
 
     By the rule with which PCam chose patches: somewhere in the cell, saturation (of means over
-    8×8 px) is at least 0.07. Glass and the black beyond a scan are grey, so they are none.
+    8×8 px) is at least 0.07. Glass is grey, so it is none; nor is the black beyond a scan.
     """
     rows, columns = _grid(region, stride_px)
     height, width = (-(-cells * stride_px // _BLOCK_PX) * _BLOCK_PX for cells in (rows, columns))
@@ -85,7 +86,9 @@ def tissue_mask(region: np.ndarray, stride_px: int = STRIDE_PX) -> np.ndarray:
         region, ((0, height - len(region)), (0, width - region.shape[1]), (0, 0)), "edge"
     )
     blocks = filled.reshape(height // _BLOCK_PX, _BLOCK_PX, width // _BLOCK_PX, _BLOCK_PX, 3)
-    stained = audit.saturation(blocks.mean(axis=(1, 3))) >= audit.BLANK_SATURATION
+    colours = blocks.mean(axis=(1, 3))
+    # In the dark, saturation is a quotient of noise.
+    stained = (audit.saturation(colours) >= audit.BLANK_SATURATION) & (colours.max(-1) > _DARK)
     per_cell = stride_px // _BLOCK_PX
     return stained.reshape(rows, per_cell, columns, per_cell).any(axis=(1, 3))
 

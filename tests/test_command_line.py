@@ -326,6 +326,7 @@ def test_debug_shows_where(tmp_path):
         "errors",
         "robustness",
         "protocols",
+        "app",
         "reproduce",
     ],
 )

@@ -43,8 +43,8 @@ def test_the_notebooks_run_top_to_bottom_and_end_in_a_table(workplace, monkeypat
     # What the smoke recipe promises on synthetic slides that it has not seen.
     assert report["metrics"]["auc"]["value"] > 0.95
     figures = {path.stem for path in Path("figures/smoke").iterdir()}
-    assert {name[:2] for name in figures} == {"01", "02", "03", "04", "05"}
-    assert "[5/5] done" in capfd.readouterr().out
+    assert {name[:2] for name in figures} == {"01", "02", "03", "04", "05", "06"}
+    assert "[6/6] done" in capfd.readouterr().out
     for executed in Path("runs/smoke/notebooks").iterdir():
         shown = [
             output
