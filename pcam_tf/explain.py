@@ -94,7 +94,8 @@ METHODS: dict[str, Callable[[keras.Model, np.ndarray], np.ndarray]] = {
     "integrated gradients": integrated_gradients,
     "SHAP": shap_partition,
 }
-DEFAULT = "HiResCAM, 16 px"
+# The most faithful of those that answer at once: docs/explainability.md has the measurements.
+DEFAULT = "HiResCAM, 8 px"
 
 
 def maps(model: keras.Model, patches: np.ndarray, method: str = DEFAULT) -> np.ndarray:
@@ -167,35 +168,66 @@ def _class_activation(model, patches, *, stride, pooled):
 # Building and tracing take seconds; a page that answers at once needs them done before. Weights are
 # shared with the model, so a model that is trained on or shuffled is explained as it is then.
 @functools.lru_cache(maxsize=8)
+def _graph(model):
+    """Return a classifier's input, and each of its layers with the tensor that goes into it.
+
+    Nested models are opened: their own tensors belong to a graph that is cut off from the model's.
+    """
+    patches = keras.Input(model.inputs[0].shape[1:], dtype=model.inputs[0].dtype)
+    calls = []
+    _replay(model, patches, calls)
+    return patches, calls
+
+
+def _replay(model, tensor, calls):
+    """Call the layers of a model, the same ones, anew on `tensor`; return the last one's output."""
+    outputs = []
+
+    def call(layer, tensor, *rest, **options):
+        if isinstance(layer, keras.Model) and getattr(layer, "inputs", None):
+            outputs.append(_replay(layer, tensor, calls))
+        else:
+            calls.append((layer, tensor))
+            outputs.append(layer(tensor, *rest, **options))
+        return outputs[-1]
+
+    if isinstance(model, keras.Sequential):
+        for layer in model.layers:
+            tensor = call(layer, tensor)
+    else:
+        keras.models.clone_model(
+            model,
+            input_tensors=keras.tree.map_structure(lambda _: tensor, model.input),
+            clone_function=lambda layer: layer,
+            call_function=call,
+        )
+    return outputs[-1]
+
+
+@functools.lru_cache(maxsize=8)
 def _at_stride(model, stride):
     """Return functions of patches to features and of features to slopes, and the side seen."""
-    head = _head(model)
+    head, patches, before_head = _ends(model)
+    _, calls = _graph(model)
     seen_px = looked_at_px = PATCH_PX
-    for layer in model.layers:
+    for layer, tensor in calls:
         if isinstance(layer, keras.layers.CenterCrop):
-            seen_px = looked_at_px = layer.output.shape[1]
+            seen_px = looked_at_px = layer.compute_output_shape(tensor.shape)[1]
         if isinstance(layer, keras.layers.Resizing):
-            looked_at_px = layer.output.shape[1]
+            looked_at_px = layer.compute_output_shape(tensor.shape)[1]
     side = 0 if stride is None else -(-looked_at_px // stride)
-    # What goes into a layer, not what comes out of one: the output of a nested model belongs to its
-    # own graph. Nested models themselves are passed over for the same reason.
-    tensors = [
-        getattr(layer, "input", None)
-        for layer in model.layers
-        if not isinstance(layer, keras.Model)
-    ]
     spatial = [
         tensor
-        for tensor in tensors
-        if len(getattr(tensor, "shape", ())) == 4 and tensor is not model.inputs[0]
+        for _, tensor in calls
+        if len(getattr(tensor, "shape", ())) == 4 and tensor is not patches
     ]
     # The last of that side lies on every path to the head, but for exotic backbones.
     for features in reversed([each for each in spatial if each.shape[1] >= side]):
         try:
-            after = keras.Model(features, head.input)
+            after = keras.Model(features, before_head)
         except ValueError:
             continue
-        before = keras.Model(model.inputs[0], features)
+        before = keras.Model(patches, features)
         forward = _compiled(before, functools.partial(before, training=False))
         return forward, _with_slopes(after, head), seen_px
     raise InputError("this model has no feature map (batch, height, width, channels) to explain.")
@@ -209,23 +241,28 @@ def _compiled(model, function):
 
 @functools.lru_cache(maxsize=8)
 def _from_input(model):
-    head = _head(model)
-    return _with_slopes(keras.Model(model.inputs[0], head.input), head)
+    head, patches, before_head = _ends(model)
+    return _with_slopes(keras.Model(patches, before_head), head)
 
 
 @functools.lru_cache(maxsize=8)
 def _forward(model):
-    head = _head(model)
-    before = keras.Model(model.inputs[0], head.input)
+    head, patches, before_head = _ends(model)
+    before = keras.Model(patches, before_head)
     return _compiled(before, functools.partial(_linear, before, head))
 
 
-def _head(model):
-    """Return a classifier's last layer, which must be one unit with a sigmoid."""
-    head = model.layers[-1]
+def _ends(model):
+    """Return a classifier's last layer, its input, and what goes into the last layer.
+
+    Raises:
+        InputError: the last layer is not one unit with a sigmoid.
+    """
+    patches, calls = _graph(model)
+    head, before_head = calls[-1]
     if not isinstance(head, keras.layers.Dense) or head.activation is not keras.activations.sigmoid:
         raise InputError("only a model that ends in Dense(1, activation='sigmoid') is explained.")
-    return head
+    return head, patches, before_head
 
 
 def _linear(before, head, tensor):

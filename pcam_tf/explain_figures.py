@@ -17,9 +17,9 @@ _LINES = (TUMOUR, NORMAL, GREEN, "#CC79A7", "#E69F00", NEUTRAL, "black")
 
 
 def shades(found: np.ndarray) -> np.ndarray:
-    """Return maps (n, h, w) divided by their 99th percentile of size, cut to -1..1."""
-    largest = np.percentile(np.abs(found), 99) if found.size else 0
-    return np.clip(found / (largest or 1), -1, 1)
+    """Return maps (n, h, w), each divided by its 99th percentile of size, cut to -1..1."""
+    largest = np.percentile(np.abs(found), 99, axis=(1, 2), keepdims=True)
+    return np.clip(found / np.where(largest > 0, largest, 1), -1, 1)
 
 
 def overlay(patch: np.ndarray, shade: np.ndarray, opacity: float = 0.6) -> np.ndarray:
@@ -36,7 +36,7 @@ def overlay(patch: np.ndarray, shade: np.ndarray, opacity: float = 0.6) -> np.nd
 def gallery(patches: np.ndarray, found: dict[str, np.ndarray], captions: Sequence[str]) -> Figure:
     """Show patches, a column each, over a row of overlays for each method.
 
-    One colour scale for all: a method's maps are divided by their own 99th percentile.
+    One colour scale for all, relative to each map: strengths of two maps cannot be compared.
 
     Args:
         patches: (n, 96, 96, 3) uint8.

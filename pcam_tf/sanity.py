@@ -14,7 +14,7 @@ import scipy.special
 import scipy.stats
 import tqdm
 
-from pcam_tf import explain
+from pcam_tf import evaluation, explain
 from pcam_tf.classifier import PATCH_PX
 
 CENTRE = slice(32, 64)  # PCam labels a patch by these rows and columns alone
@@ -201,6 +201,27 @@ def without(model: keras.Model, patches: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(
         {name: scipy.special.expit(explain.log_odds(model, each)) for name, each in changed.items()}
     )
+
+
+def without_summary(changed: pd.DataFrame, labels: np.ndarray) -> pd.DataFrame:
+    """Return what `without` found: the mean of each class, and the AUC, with 95 % intervals.
+
+    Args:
+        changed: what `without` returned.
+        labels: (n,) of 0 and 1, both among them.
+    """
+    labels = np.asarray(labels)
+    rows = {
+        name: {
+            column: text(mean_with_interval(changed[column][labels == label])) for column in changed
+        }
+        for label, name in enumerate(("normal", "tumour"))
+    }
+    aucs = {column: evaluation.auc_interval(labels, changed[column]) for column in changed}
+    rows["AUC"] = {
+        column: f"{auc:.3f} ({low:.3f} to {high:.3f})" for column, (auc, low, high) in aucs.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def right_and_wrong(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

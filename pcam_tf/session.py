@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import logging
 import os
 import platform
 import warnings
@@ -52,6 +53,7 @@ def start(preset: str | None = None, data_dir: str | None = None) -> Session:
     run_dir = Path("runs") / recipe.preset
     # Keras bars and TFDS are chatty about what no reader of a notebook can change.
     warnings.filterwarnings("ignore", category=UserWarning, module="keras|tensorflow_datasets")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     versions = ", ".join(
         f"{name} {importlib.metadata.version(name)}"
         for name in ("tensorflow", "keras", "tensorflow-datasets", "scikit-learn")

@@ -102,16 +102,31 @@ def test_every_registered_backbone_is_explained(backbone):
     assert sides["HiResCAM, 8 px"] >= 12
 
 
-def test_a_loaded_model_with_a_nested_backbone_is_explained(tmp_path):
-    backbone = keras.Sequential([keras.Input((96, 96, 3)), keras.layers.Conv2D(4, 16, strides=16)])
-    picture = keras.Input((96, 96, 3))
-    tensor = backbone(keras.layers.Rescaling(1 / 255)(picture))
-    tensor = keras.layers.GlobalAveragePooling2D()(tensor)
-    nested = keras.Model(picture, keras.layers.Dense(1, activation="sigmoid")(tensor))
-    classifier.save(nested, tmp_path / "nested.keras")
-    model = classifier.load(tmp_path / "nested.keras")
-    for method in ("Grad-CAM", "HiResCAM, 16 px", "integrated gradients"):
-        assert np.ptp(explain.maps(model, patches(1), method)) > 0, method
+@pytest.mark.parametrize("outer", ["functional", "sequential"])
+@pytest.mark.parametrize("inner", ["functional", "sequential"])
+def test_a_loaded_model_with_a_nested_backbone_is_explained_like_a_flat_one(tmp_path, outer, inner):
+    middle = [
+        keras.layers.Conv2D(4, 8, strides=8, activation="relu", name="first"),
+        keras.layers.Conv2D(4, 2, strides=2, activation="relu", name="second"),
+    ]
+    ends = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(1, activation="sigmoid")]
+
+    def joined(layers, kind):
+        if kind == "sequential":
+            return keras.Sequential([keras.Input((96, 96, 3)), *layers])
+        tensor = start = keras.Input((96, 96, 3))
+        for layer in layers:
+            tensor = layer(tensor)
+        return keras.Model(start, tensor)
+
+    flat = joined([*middle, *ends], "functional")
+    classifier.save(joined([joined(middle, inner), *ends], outer), tmp_path / "nested.keras")
+    nested = classifier.load(tmp_path / "nested.keras")
+    batch = patches(2)
+    for method in ("Grad-CAM", "HiResCAM, 16 px", "HiResCAM, 8 px", "integrated gradients"):
+        expected = explain.maps(flat, batch, method)
+        assert np.ptp(expected) > 0, method
+        np.testing.assert_allclose(explain.maps(nested, batch, method), expected, atol=1e-6)
 
 
 def test_an_explanation_follows_the_weights_as_they_are(linear):

@@ -1,5 +1,6 @@
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 
 from pcam_tf import explain, explain_figures, sanity
@@ -107,6 +108,16 @@ def test_without_tells_which_part_of_a_patch_counts(centre_model):
     assert (changed["centre blurred"] < changed["whole"]).all()
 
 
+def test_the_summary_of_without_has_a_row_for_each_class_and_the_auc():
+    changed = pd.DataFrame({"whole": [0.1, 0.2, 0.8, 0.9], "centre blurred": [0.5, 0.7, 0.6, 0.4]})
+    table = sanity.without_summary(changed, [0, 0, 1, 1])
+    assert list(table.index) == ["normal", "tumour", "AUC"]
+    assert table["whole"]["normal"].startswith("0.15 (")
+    assert table["whole"]["tumour"].startswith("0.85 (")
+    assert table["whole"]["AUC"].startswith("1.000 (")
+    assert table["centre blurred"]["AUC"].startswith("0.250 (")
+
+
 def test_the_tables_rank_a_knowing_map_above_the_controls(centre_model):
     batch = red_centres()
     found = {
@@ -157,4 +168,6 @@ def test_an_overlay_leaves_tissue_alone_where_nothing_speaks():
     assert covered[0, 1].tolist() == [100] * 3
     assert covered[0, 0, 2] > covered[0, 0, 0] and covered[0, 2, 0] > covered[0, 2, 2]
     assert explain_figures.shades(np.zeros((1, 2, 2))).max() == 0
-    assert explain_figures.shades(np.float32([[[-4, 2]]])).min() == -1
+    # Each map by its own scale.
+    shades = explain_figures.shades(np.float32([[[-4, 2]], [[0, 0.1]]]))
+    assert shades[0].min() == -1 and shades[1].max() == 1
