@@ -114,7 +114,11 @@ def test_an_affine_view_draws_each_of_its_four_numbers_for_each_patch():
     layer, drawn = affine(0, 45, 1.3, 4), []
     uniform = layer._uniform
     layer._uniform = lambda *arguments: drawn.append(uniform(*arguments)) or drawn[-1]
-    eagerly(layer, patches())
+    tf.config.run_functions_eagerly(True)  # else a trace would be recorded, not numbers
+    try:
+        eagerly(layer, patches())
+    finally:
+        tf.config.run_functions_eagerly(False)
     draws = np.asarray(drawn[0]).reshape(4, BATCH)
     assert draws.min() >= -1 and draws.max() <= 1 and np.ptp(draws, axis=1).min() > 1.7
     assert len(np.unique(draws)) == draws.size

@@ -1,0 +1,115 @@
+"""Seconds and peak memory of each command as the data grow: flat memory, time in proportion.
+
+Patches are synthetic: a few drawn ones, over and over, written as the official HDF5 files. The
+network is the shipped one on a centre crop of 32 px, since what grows with the data does not
+depend on its size. Each command is a process of its own, whose peak resident memory the system
+reports.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import h5py
+
+from benchmarks.rows import row
+from pcam_tf import synthetic
+
+FILE_SPLITS = ("train", "valid", "test")
+_TRAIN = """
+import dataclasses, sys
+from pcam_tf import data, recipes, training
+recipe = dataclasses.replace(
+    recipes.preset("smoke"), weights=None, crop_px=32, batch_size=64,
+    frozen_epochs=1, unfrozen_epochs=1,
+)
+training.train(recipe, data.open_source(sys.argv[1]), sys.argv[2])
+"""
+
+
+def write_hdf5(folder, patches):
+    """Write official files with `patches` training patches and 256 of each other split."""
+    drawn = synthetic.draw_patches(256, split="train")
+    for split in FILE_SPLITS:
+        count = patches if split == "train" else 256
+        with (
+            h5py.File(folder / f"camelyonpatch_level_2_split_{split}_x.h5", "w") as images,
+            h5py.File(folder / f"camelyonpatch_level_2_split_{split}_y.h5", "w") as labels,
+        ):
+            x = images.create_dataset("x", (count, 96, 96, 3), "uint8")
+            y = labels.create_dataset("y", (count, 1, 1, 1), "uint8")
+            for first in range(0, count, 256):
+                last = min(first + 256, count)
+                x[first:last] = drawn.image[: last - first]
+                y[first:last] = drawn.label[: last - first].reshape(-1, 1, 1, 1)
+
+
+def measured(words):
+    """Run a command and return its seconds and the peak of its resident memory in MiB.
+
+    Raises:
+        RuntimeError: it failed; with the end of what it said.
+    """
+    program = (
+        "import resource, subprocess, sys\n"
+        "ended = subprocess.run(sys.argv[1:], capture_output=True, text=True)\n"
+        "peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss\n"
+        "print(ended.returncode, peak, ended.stderr[-500:])\n"
+    )
+    started = time.perf_counter()
+    answer = subprocess.run(
+        [sys.executable, "-c", program, *words], capture_output=True, text=True, check=True
+    ).stdout
+    seconds = time.perf_counter() - started
+    status, peak, said = answer.split(" ", 2)
+    if status != "0":
+        raise RuntimeError(f"{' '.join(words[:5])} ended with {status}: {said}")
+    # The system counts in KiB, macOS in bytes.
+    return seconds, int(peak) / (1024 * 1024 if sys.platform == "darwin" else 1024)
+
+
+def stages(patches):
+    """Return command -> (seconds, MiB) for so many training patches."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_hdf5(folder, patches)
+        command = [sys.executable, "-m", "pcam_tf"]
+        prepared = str(folder / "prepared")
+        found = {
+            "prepare": measured([*command, "prepare", "--from-hdf5", name, "--data-dir", prepared])
+        }
+        found["train, one epoch of each phase"] = measured(
+            [sys.executable, "-c", _TRAIN, prepared, str(folder / "run")]
+        )
+        found["predict"] = measured(
+            [
+                *command,
+                "predict",
+                "--data-dir",
+                prepared,
+                "--split",
+                "train",
+                "--no-test-time-augmentation",
+                "--output",
+                str(folder / "table.csv"),
+            ]
+        )
+        lines = len((folder / "table.csv").read_text(encoding="utf-8").splitlines())
+        if lines != patches + 1:
+            raise RuntimeError(f"{lines - 1} predictions of {patches} patches")
+    return found
+
+
+def rows(size):
+    """Return the rows of the table; see `benchmarks.rows.row`."""
+    counts = (256, 512) if size == "smoke" else (2_000, 8_000, 20_000)
+    by_count = {count: stages(count) for count in counts}
+    found = []
+    for stage in by_count[counts[0]]:
+        for count in counts:
+            seconds, peak = by_count[count][stage]
+            found.append(row(f"{stage}, {count:,} patches", "s", [seconds]))
+            found.append(row(f"{stage}, {count:,} patches, peak memory", "MiB", [peak]))
+    return found
