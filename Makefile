@@ -1,5 +1,6 @@
 # make reproduce   notebooks 01 to 06 on synthetic patches, from nothing to a table of results
 # make test        ruff, pytest, and every notebook executed
+# make bench       ours against what a user would do instead: DATA_DIR=DIR make bench
 # make ship        make the run in runs/distilled the model that the package ships
 # make lock        choose the exact versions anew (needs uv)
 # make address     carry the repository's address from pyproject.toml to README and notebooks
@@ -12,7 +13,7 @@ VENV := .venv/bin/python
 INTERPRETER := $(shell "$(PYTHON)" -c "import sys; print('%d.%d.%d' % sys.version_info[:3])" 2>/dev/null)
 INSTALLED := .venv/installed-$(INTERPRETER)
 
-.PHONY: reproduce test ship lock address
+.PHONY: reproduce test bench ship lock address
 .NOTPARALLEL:
 
 reproduce: $(INSTALLED)
@@ -31,6 +32,11 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(VENV) -m pip install --quiet --progress-bar on -r requirements.lock
 	@$(VENV) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch "$@"
+
+# Full size where real patches are given; then do nothing else on the machine for half an hour.
+bench: $(INSTALLED)
+	@if [ -n "$(DATA_DIR)" ]; then $(VENV) -m benchmarks.bench --size full --data-dir "$(DATA_DIR)" --output docs/performance; \
+	  else $(VENV) -m benchmarks.bench --size smoke; fi
 
 ship: $(INSTALLED)
 	@$(VENV) -c "from pcam_tf import classifier as c; c.save_small(c.load('runs/distilled'), c.SHIPPED_MODEL)"

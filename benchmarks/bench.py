@@ -1,0 +1,107 @@
+"""All benchmarks that compare this project to what a user would do instead, in one run.
+
+    python -m benchmarks.bench --size full --data-dir DIR --output docs/performance
+
+writes `performance.json` and `performance.png`, and prints the table. `--size smoke` takes
+synthetic patches: it shows that everything works and that all ways agree, no more. Figures are ratios of one
+run; a machine that does something else as well makes them wrong.
+"""
+
+import pcam_tf  # noqa: F401, I001  (first: it sets what TensorFlow reads when it is imported)
+
+import argparse
+import os
+from pathlib import Path
+
+import matplotlib.ticker
+
+from benchmarks import growth, input_pipeline, prediction_speed, training_speed
+from pcam_tf import data, figures, reports
+from pcam_tf.files import write_json
+
+PARTS = ("input", "prediction", "training", "growth")
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run the benchmarks, print their table and write JSON and figure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", choices=("smoke", "full"), default="smoke")
+    parser.add_argument("--data-dir", help="of real patches, for the full size")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--output", type=Path, default=Path("runs/bench"), help="without suffix")
+    arguments = parser.parse_args(words)
+    smoke = arguments.size == "smoke"
+    builder = data.open_source(None if smoke else data.chosen_dir(arguments.data_dir))
+    input_pipeline.check(builder)
+    parts = {
+        "input": lambda: input_pipeline.rows(builder, arguments.size),
+        "prediction": lambda: prediction_speed.rows(builder, arguments.size),
+        "training": lambda: training_speed.rows(builder, arguments.size),
+        "growth": lambda: growth.rows(arguments.size),
+    }
+    found = [each for name in PARTS if name in arguments.only for each in parts[name]()]
+    content = {
+        "size": arguments.size,
+        "patches": f"{builder.info.name} {builder.info.version}",
+        "machine": prediction_speed.machine(),
+        "load_average_at_the_end": os.getloadavg(),
+        "rows": found,
+    }
+    write_json(arguments.output.with_suffix(".json"), content)
+    figures.save(ratios(found), arguments.output.with_suffix(".png"))
+    print(reports.markdown_table(as_text(found)))
+    return 0
+
+
+def as_text(found: list[dict]) -> list[dict[str, str]]:
+    """Return rows as text for `reports.markdown_table`."""
+
+    def number(value):
+        if value is None:
+            return ""
+        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+    return [
+        {
+            "what": each["what"],
+            "unit": each["unit"],
+            "ours": number(each["ours"]),
+            "the plain way": number(each["plain"]),
+            "the limit": number(each["limit"]),
+            "times better": ""
+            if each["ratio"] is None
+            else f"{each['ratio']:.1f} ({each['ratio_low']:.1f}–{each['ratio_high']:.1f})",
+        }
+        for each in found
+    ]
+
+
+@figures.styled
+def ratios(found: list[dict]):
+    """Draw how many times better than the plain way each row is, on a logarithmic axis."""
+    compared = [each for each in found if each["ratio"] is not None][::-1]
+    figure = figures.new_figure(8.5, 0.42 * len(compared) + 1.2)
+    axes = figure.subplots()
+    for place, each in enumerate(compared):
+        axes.plot(
+            [each["ratio_low"], each["ratio_high"]], [place, place], color=figures.NEUTRAL, lw=2
+        )
+        axes.plot(each["ratio"], place, "o", color=figures.TUMOUR)
+        axes.annotate(
+            f"{each['ratio']:.1f}",
+            (each["ratio_high"], place),
+            (6, 0),
+            textcoords="offset points",
+            va="center",
+        )
+    axes.axvline(1, color="#888888", linewidth=1)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+    axes.set_yticks(range(len(compared)), [each["what"] for each in compared])
+    axes.set_xlabel("times better than the plain way: median, least and most")
+    axes.margins(x=0.12)
+    return figure
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
