@@ -40,6 +40,7 @@ bench: $(INSTALLED)
 
 ship: $(INSTALLED)
 	@$(VENV) -c "from pcam_tf import classifier as c; c.save_small(c.load('runs/distilled'), c.SHIPPED_MODEL)"
+	@$(VENV) -c "from pcam_tf import engines; engines.export(small=True)"
 	@cp runs/distilled/recipe.json runs/distilled/report.json runs/distilled/history.csv pcam_tf/shipped/
 
 lock:

@@ -12,7 +12,7 @@ import argparse
 import numpy as np
 from PIL import Image
 
-from pcam_tf import classifier, evaluation, prediction, slides
+from pcam_tf import engines, evaluation, prediction, slides
 
 
 def main() -> None:
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--mpp", type=float, help="microns per pixel, for files that do not say")
     parser.add_argument("--eight-views", action="store_true", help="average the symmetric views")
     arguments = parser.parse_args()
-    model = classifier.load(arguments.model)
+    model = engines.load(arguments.model)
 
     def predict(patches):
         return prediction.probabilities(

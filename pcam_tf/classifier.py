@@ -12,15 +12,10 @@ import keras
 from pcam_tf import backbones
 from pcam_tf.errors import InputError
 from pcam_tf.files import written_whole
+from pcam_tf.model_files import PATCH_PX, SHIPPED_MODEL, TEACHERS, model_file  # noqa: F401
 
-PATCH_PX = 96
 FEATURES_LAYER = "features"
 HEAD_LAYERS = ("head_dropout", "tumour_probability")
-SHIPPED_MODEL = Path(__file__).parent / "shipped" / "model.keras"
-# The shipped model has learnt from these two, by the presets of their names; better together.
-TEACHERS = {
-    name: SHIPPED_MODEL.parent / "teachers" / name / "model.keras" for name in ("cpu", "cpu-144")
-}
 
 
 def build(
@@ -185,13 +180,7 @@ def load(path: str | Path | None = None) -> keras.Model:
     Raises:
         InputError: there is no such file, Keras cannot read it, or it does not take such patches.
     """
-    path = Path(path or SHIPPED_MODEL)
-    if path.is_dir():
-        path = path / "model.keras"
-    if not path.is_file():
-        raise InputError(
-            f"there is no model at {path}: give a .keras file or the folder of a finished run."
-        )
+    path = model_file(path or SHIPPED_MODEL)
     try:
         classifier = keras.saving.load_model(path, compile=False)
     except Exception as error:  # what Keras raises for a bad file differs from version to version

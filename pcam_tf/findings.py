@@ -13,7 +13,17 @@ import keras
 import numpy as np
 import pandas as pd
 
-from pcam_tf import calibration, classifier, explain, novelty, prediction, reports, slides
+from pcam_tf import (
+    calibration,
+    classifier,
+    engines,
+    explain,
+    model_files,
+    novelty,
+    prediction,
+    reports,
+    slides,
+)
 
 # From the report's names to the page's; the first that a report has is where the page begins.
 POINT_NAMES = {
@@ -42,26 +52,28 @@ class Point(NamedTuple):
 class Reader(NamedTuple):
     """A model that reads patches, and what is known of it."""
 
-    model: keras.Model
+    model: keras.Model  # what explanations are made with
+    engine: engines.Engine  # what predicts: the model itself, or its export
     name: str  # tells this file from any other
     temperature: float
     points: dict[str, Point]  # by the names of the page
 
 
-def load_reader(model: str | Path | None = None) -> Reader:
+def load_reader(model: str | Path | None = None, engine: str | None = None) -> Reader:
     """Load a model and, if there is one beside it, the report of its run.
 
     Args:
         model: a `.keras` file or the folder of a run; without it, the model that is shipped.
+        engine: what predicts, see `engines.load`.
 
     Raises:
-        InputError: there is no such model, or it cannot be read.
+        InputError: there is no such model or engine, or it cannot be read.
     """
-    path = Path(model or classifier.SHIPPED_MODEL)
-    loaded = classifier.load(path)
-    path = path / "model.keras" if path.is_dir() else path
+    path = model_files.model_file(model or model_files.SHIPPED_MODEL)
+    predicting = engines.load(path, engine)
+    loaded = predicting if isinstance(predicting, keras.Model) else classifier.load(path)
     name = f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
-    name = f"shipped {name}" if path == classifier.SHIPPED_MODEL else name
+    name = f"shipped {name}" if path == model_files.SHIPPED_MODEL else name
     report = {}
     if path.name == "model.keras" and (path.parent / "report.json").is_file():
         report = reports.read_run_report(path.parent).get("unfrozen", {})
@@ -76,7 +88,7 @@ def load_reader(model: str | Path | None = None) -> Reader:
     if not points:
         meaning = "How often this model errs at this setting is not known: it has no report."
         points[POINT_NAMES["at_0.5"]] = Point(0.5, meaning)
-    return Reader(loaded, name, temperature, points)
+    return Reader(loaded, predicting, name, temperature, points)
 
 
 def _meaning(point, report):
@@ -104,8 +116,8 @@ def probabilities(reader: Reader, patches: np.ndarray) -> np.ndarray:
         patches: uint8 (n, 96, 96, 3).
     """
     means = [
-        # One batch of eight, always of the same shape: another would be compiled anew.
-        reader.model.predict_on_batch(
+        # One batch of eight, always of the same shape: Keras would compile another anew.
+        reader.engine.predict_on_batch(
             np.concatenate(list(prediction.d4_views(patch[None]))).astype("float32")
         ).mean(dtype="float64")
         for patch in patches
@@ -120,9 +132,10 @@ def probabilities_once(reader: Reader, patches: np.ndarray) -> np.ndarray:
         reader: the model.
         patches: uint8 (n, 96, 96, 3), n up to 32.
     """
-    batch = np.zeros((slides.BATCH_SIZE, *patches.shape[1:]), "float32")
+    size = slides.BATCH_SIZE if isinstance(reader.engine, keras.Model) else len(patches)
+    batch = np.zeros((size, *patches.shape[1:]), "float32")
     batch[: len(patches)] = patches
-    found = reader.model.predict_on_batch(batch)[: len(patches), 0]
+    found = reader.engine.predict_on_batch(batch)[: len(patches), 0]
     return _calibrated(found, reader.temperature)
 
 

@@ -4,16 +4,15 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-import keras
 import numpy as np
 import pandas as pd
-import scipy.special
 import tqdm
 
-from pcam_tf import classifier, data, image_files
-from pcam_tf.classifier import PATCH_PX
+from pcam_tf import image_files
+from pcam_tf.engines import Engine
 from pcam_tf.errors import InputError
 from pcam_tf.files import written_whole
+from pcam_tf.model_files import PATCH_PX
 
 BATCH_SIZE = 128
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -28,25 +27,25 @@ def d4_views(patches: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def probabilities(
-    model: keras.Model, patches: np.ndarray, *, test_time_augmentation: bool = False
+    model: Engine, patches: np.ndarray, *, test_time_augmentation: bool = False
 ) -> np.ndarray:
     """Return the probability of tumour of each patch, (n,) float64.
 
     Args:
-        model: a classifier, see `classifier.load`.
+        model: a classifier, see `engines.load` and `classifier.load`.
         patches: (n, 96, 96, 3), RGB 0..255.
         test_time_augmentation: average over the eight views of D4, at eight times the cost.
     """
-    views = d4_views(patches) if test_time_augmentation else [patches]
+    views = np.concatenate(list(d4_views(patches))) if test_time_augmentation else patches
     predictions = [
-        np.asarray(model.predict_on_batch(view.astype("float32")), "float64")[:, 0]
-        for view in views
+        np.asarray(model.predict_on_batch(views[first : first + BATCH_SIZE].astype("float32")))
+        for first in range(0, len(views), BATCH_SIZE)
     ]
-    return np.mean(predictions, axis=0)
+    return np.concatenate(predictions).reshape(-1, len(patches)).mean(axis=0, dtype="float64")
 
 
 def predict(
-    model: keras.Model,
+    model: Engine,
     batches: Iterable[dict[str, np.ndarray]],
     *,
     total: int,
@@ -88,19 +87,25 @@ def average(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
         tables: predictions tables of the same patches in the same order, one a model.
     """
     probabilities = np.stack([table["probability"].to_numpy() for table in tables])
+    # Not above: importing it takes longer than predicting some dozens of patches.
+    import scipy.special
+
     # A probability of 0 or 1 would outvote every other model.
     log_odds = scipy.special.logit(np.clip(probabilities, 1e-6, 1 - 1e-6))
     return tables[0].assign(probability=scipy.special.expit(log_odds.mean(axis=0)))
 
 
 def predict_split(
-    model: keras.Model, builder, split: str, *, test_time_augmentation: bool = False
+    model: Engine, builder, split: str, *, test_time_augmentation: bool = False
 ) -> pd.DataFrame:
     """Return the predictions table of a split (or a slice such as "test[:100]") of a source.
 
     Raises:
         InputError: there is no such split, or a record of it is damaged.
     """
+    # Not above: it imports TensorFlow, which pictures are predicted without.
+    from pcam_tf import data
+
     return predict(
         model,
         data.arrays(data.batches(builder, split, batch_size=BATCH_SIZE)),
@@ -118,6 +123,8 @@ def predict_run(run_dir: str | Path, builder, *, test_time_augmentation: bool) -
     Raises:
         InputError: the run lacks a model, or the source a split.
     """
+    from pcam_tf import classifier
+
     run_dir = Path(run_dir)
     for file, name in (
         ("model-frozen.keras", "predictions-frozen"),
@@ -134,7 +141,7 @@ def predict_run(run_dir: str | Path, builder, *, test_time_augmentation: bool) -
 
 
 def predict_images(
-    model: keras.Model, paths: Iterable[str | Path], *, test_time_augmentation: bool = False
+    model: Engine, paths: Iterable[str | Path], *, test_time_augmentation: bool = False
 ) -> pd.DataFrame:
     """Return the predictions table of image files; `label` is empty, `id` is the file's name.
 

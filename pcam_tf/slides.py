@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from pcam_tf import audit, image_files
-from pcam_tf.classifier import PATCH_PX
 from pcam_tf.errors import InputError
+from pcam_tf.model_files import PATCH_PX
 
 PCAM_MPP = 0.972
 STRIDE_PX = 32

@@ -321,6 +321,7 @@ def test_debug_shows_where(tmp_path):
         "prepare",
         "audit",
         "train",
+        "export",
         "predict",
         "evaluate",
         "errors",
