@@ -65,7 +65,7 @@ def _audit(arguments):
 def _train(arguments):
     import dataclasses
 
-    from pcam_tf import prediction, recipes, reports, training
+    from pcam_tf import prediction, recipes, reports, strategies, training
 
     recipe = recipes.preset(arguments.preset)
     chosen = {"backbone": arguments.backbone, "weights": arguments.weights, "seed": arguments.seed}
@@ -73,9 +73,11 @@ def _train(arguments):
         recipe, **{name: value for name, value in chosen.items() if value is not None}
     )
     run_dir = arguments.run or Path("runs") / recipe.preset
+    # First of all, since TensorFlow takes no devices in once it has computed something.
+    workers = strategies.open_workers(arguments.strategy)
     source = _open(arguments)
     try:
-        training.train(recipe, source, run_dir)
+        training.train(recipe, source, run_dir, workers=workers)
     except KeyboardInterrupt:
         print(
             f"\nstopped: the same command goes on from the last finished epoch. {run_dir} holds "
@@ -83,6 +85,9 @@ def _train(arguments):
             file=sys.stderr,
         )
         return 130
+    if not workers.is_chief:
+        print(f"worker {workers.index} of {workers.count} is done: the run is worker 0's")
+        return 0
     prediction.predict_run(run_dir, source, test_time_augmentation=recipe.test_time_augmentation)
     print(reports.markdown_table(reports.summary_rows(reports.report_run(run_dir))))
     print(f"run {run_dir}")
@@ -292,6 +297,14 @@ def _parser():
     added.add_argument("--backbone", help="in place of the preset's, such as MobileNetV2")
     added.add_argument("--weights", help="a Keras weights file (.weights.h5) of the backbone")
     added.add_argument("--seed", type=int, help="of everything drawn at random; default: 0")
+
+    added.add_argument(
+        "--strategy",
+        choices=["one", "mirrored", "multi-worker"],
+        default="one",
+        help="one device, all GPUs of this machine, or the machines that TF_CONFIG names, each "
+        "started by the same command (default: one)",
+    )
 
     added = command("predict", _predict, "Write a predictions table: id,label,probability.")
     added.add_argument("--data-dir", help=DATA_HELP)
