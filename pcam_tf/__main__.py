@@ -95,28 +95,52 @@ def _train(arguments):
 
 
 def _predict(arguments):
-    from pcam_tf import classifier, prediction
+    from pcam_tf import classifier, prediction, shards
 
+    if arguments.merge:
+        merged = shards.merge(arguments.merge, arguments.output)
+        print(f"{merged:,} predictions of {len(arguments.merge)} parts in {arguments.output}")
+        return
+    shard = shards.parse(arguments.shard) if arguments.shard else None
     models = arguments.model or [classifier.SHIPPED_MODEL]
     if arguments.average:
         models = arguments.model or list(classifier.TEACHERS.values())
     if (len(models) > 1) != arguments.average:
         raise InputError("--average takes several models, as in --average --model A.keras B.keras.")
-    tables = [_predictions(classifier.load(model), arguments) for model in models]
+    patches, described = _patches(arguments, shard)
+    tables = [_predictions(classifier.load(model), patches, arguments) for model in models]
     table = prediction.average(tables) if arguments.average else tables[0]
-    prediction.write(table, arguments.output)
+    if shard:
+        described |= {
+            "models": [shards.digest(model) for model in models],
+            "test_time_augmentation": arguments.test_time_augmentation,
+        }
+        shards.write_part(table, arguments.output, shard, described)
+    else:
+        prediction.write(table, arguments.output)
     print(f"{len(table):,} predictions in {arguments.output}")
 
 
-def _predictions(model, arguments):
+def _patches(arguments, shard):
+    """Return what to predict, picture files or a source and split, and what that is a shard of."""
+    from pcam_tf import shards
+
+    if arguments.images:
+        return shards.of_pictures(arguments.images, shard) if shard else (arguments.images, None)
+    source = _open(arguments)
+    if shard:
+        split, described = shards.of_split(source, arguments.split, shard)
+        return (source, split), described
+    return (source, arguments.split), None
+
+
+def _predictions(model, patches, arguments):
     from pcam_tf import prediction
 
     augmented = arguments.test_time_augmentation
     if arguments.images:
-        return prediction.predict_images(model, arguments.images, test_time_augmentation=augmented)
-    return prediction.predict_split(
-        model, _open(arguments), arguments.split, test_time_augmentation=augmented
-    )
+        return prediction.predict_images(model, patches, test_time_augmentation=augmented)
+    return prediction.predict_split(model, *patches, test_time_augmentation=augmented)
 
 
 def _evaluate(arguments):
@@ -325,6 +349,19 @@ def _parser():
         action="store_true",
         help="average the log-odds of several models: those of --model, else the two that the "
         "shipped model has learnt from, at more than three times the cost",
+    )
+    parts = added.add_mutually_exclusive_group()
+    parts.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="predict only part I of N, such as 2/4, and write beside it what it is a part of",
+    )
+    parts.add_argument(
+        "--merge",
+        nargs="+",
+        type=Path,
+        metavar="PART",
+        help="predict nothing: check and join the parts that --shard wrote",
     )
     added.add_argument("--output", type=Path, default=Path("predictions.csv"))
     added.add_argument(

@@ -112,6 +112,17 @@ def count(builder: tfds.core.DatasetBuilder, split: str) -> int:
     return patches
 
 
+def position(builder: tfds.core.DatasetBuilder, split: str) -> tuple[str, int]:
+    """Return the name of the split that a slice is of, and the number of its first patch, from 0.
+
+    Raises:
+        InputError: there is no such split, or no patch in the slice.
+    """
+    count(builder, split)
+    (absolute,) = tfds.core.ReadInstruction.from_spec(split).to_absolute(builder.info.splits)
+    return absolute.splitname, absolute.from_ or 0
+
+
 def batches(
     builder: tfds.core.DatasetBuilder,
     split: str,

@@ -148,7 +148,7 @@ def predict_images(
         InputError: no picture found, one cannot be read (see `image_files.opened`), is smaller
             than 96×96 px, or two have the same name.
     """
-    files = _image_files(paths)
+    files = picture_files(paths)
     cropped = 0
 
     def batches():
@@ -175,7 +175,12 @@ def predict_images(
     return table
 
 
-def _image_files(paths):
+def picture_files(paths: Iterable[str | Path]) -> list[Path]:
+    """Return the picture files among paths and, sorted, in folders among them.
+
+    Raises:
+        InputError: there is none, a path does not exist, or two files have the same name.
+    """
     files = []
     for path in map(Path, paths):
         if path.is_dir():
