@@ -122,16 +122,16 @@ def _predict(arguments):
 
 
 def _patches(arguments, shard):
-    """Return what to predict, picture files or a source and split, and what that is a shard of."""
+    """Return what to predict, as `_predictions` takes it, and what that is a shard of."""
     from pcam_tf import shards
 
     if arguments.images:
         return shards.of_pictures(arguments.images, shard) if shard else (arguments.images, None)
     source = _open(arguments)
+    rows, described = None, None
     if shard:
-        split, described = shards.of_split(source, arguments.split, shard)
-        return (source, split), described
-    return (source, arguments.split), None
+        rows, described = shards.of_split(source, arguments.split, shard)
+    return (source, rows), described
 
 
 def _predictions(model, patches, arguments):
@@ -140,7 +140,10 @@ def _predictions(model, patches, arguments):
     augmented = arguments.test_time_augmentation
     if arguments.images:
         return prediction.predict_images(model, patches, test_time_augmentation=augmented)
-    return prediction.predict_split(model, *patches, test_time_augmentation=augmented)
+    source, rows = patches
+    return prediction.predict_split(
+        model, source, arguments.split, rows=rows, test_time_augmentation=augmented
+    )
 
 
 def _evaluate(arguments):

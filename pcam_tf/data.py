@@ -112,17 +112,6 @@ def count(builder: tfds.core.DatasetBuilder, split: str) -> int:
     return patches
 
 
-def position(builder: tfds.core.DatasetBuilder, split: str) -> tuple[str, int]:
-    """Return the name of the split that a slice is of, and the number of its first patch, from 0.
-
-    Raises:
-        InputError: there is no such split, or no patch in the slice.
-    """
-    count(builder, split)
-    (absolute,) = tfds.core.ReadInstruction.from_spec(split).to_absolute(builder.info.splits)
-    return absolute.splitname, absolute.from_ or 0
-
-
 def batches(
     builder: tfds.core.DatasetBuilder,
     split: str,
@@ -130,6 +119,7 @@ def batches(
     batch_size: int,
     shuffle_seed: int | None = None,
     cache: str | Path | None = None,
+    rows: slice | None = None,
 ) -> tf.data.Dataset:
     """Return a split as batches, in stored order or shuffled.
 
@@ -142,6 +132,9 @@ def batches(
         shuffle_seed: shuffle, the same way for the same seed (and the same global seed of
             TensorFlow, if one is set); None for the stored order.
         cache: "memory", or the path of a file, to keep the encoded patches after the first pass.
+        rows: only these of what would come otherwise, as in slice(128, 256); None for all. A slice
+            of the split itself is in another order where TFDS has it in several files, which it
+            reads by turns.
 
     Returns:
         Dictionaries of `id` (batch,) string, `image` (batch, 96, 96, 3) uint8 and `label`
@@ -151,6 +144,8 @@ def batches(
         InputError: there is no such split.
     """
     encoded = _encoded(builder, split, shuffle_seed, cache)
+    if rows is not None:
+        encoded = encoded.skip(rows.start).take(rows.stop - rows.start)
     decode = builder.info.features["image"].decode_example
 
     def decoded(patch):

@@ -94,17 +94,24 @@ def average(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def predict_split(
-    model: keras.Model, builder, split: str, *, test_time_augmentation: bool = False
+    model: keras.Model,
+    builder,
+    split: str,
+    *,
+    test_time_augmentation: bool = False,
+    rows: slice | None = None,
 ) -> pd.DataFrame:
     """Return the predictions table of a split (or a slice such as "test[:100]") of a source.
+
+    With `rows`, only those rows of it.
 
     Raises:
         InputError: there is no such split, or a record of it is damaged.
     """
     return predict(
         model,
-        data.arrays(data.batches(builder, split, batch_size=BATCH_SIZE)),
-        total=data.count(builder, split),
+        data.arrays(data.batches(builder, split, batch_size=BATCH_SIZE, rows=rows)),
+        total=rows.stop - rows.start if rows else data.count(builder, split),
         test_time_augmentation=test_time_augmentation,
     )
 

@@ -48,8 +48,8 @@ def rows(patches: int, shard: tuple[int, int]) -> slice:
     return slice(first, min(last, patches))
 
 
-def of_split(builder, split: str, shard: tuple[int, int]) -> tuple[str, dict]:
-    """Return the slice of a split that a shard has, and a description of what is divided.
+def of_split(builder, split: str, shard: tuple[int, int]) -> tuple[slice, dict]:
+    """Return the rows of a split that a shard has, and a description of what is divided.
 
     Args:
         builder: a prepared source.
@@ -63,15 +63,13 @@ def of_split(builder, split: str, shard: tuple[int, int]) -> tuple[str, dict]:
     from pcam_tf import data
 
     patches = data.count(builder, split)
-    chosen = rows(patches, shard)
-    name, first = data.position(builder, split)
     described = {
         "data": builder.info.full_name,
-        "split": f"{name}[{first}:{first + patches}]",
-        "bytes": builder.info.splits[name].num_bytes,
+        "bytes": builder.info.splits[split.split("[")[0]].num_bytes,
+        "split": split,
         "patches": patches,
     }
-    return f"{name}[{first + chosen.start}:{first + chosen.stop}]", described
+    return rows(patches, shard), described
 
 
 def of_pictures(paths: Sequence[str | Path], shard: tuple[int, int]) -> tuple[list[Path], dict]:
