@@ -9,6 +9,8 @@ import contextlib
 import json
 import os
 import re
+import socket
+import sys
 from collections.abc import Iterator, Sequence
 
 import keras
@@ -136,14 +138,18 @@ class Workers:
         Raises:
             InputError: another worker has ended meanwhile.
         """
-        weight_of = tf.constant([(class_weight or {}).get(label, 1.0) for label in (0, 1)])
+        weight_of = [(class_weight or {}).get(label, 1.0) for label in (0, 1)]
 
         def weighted(share):
             # Keras takes the mean over a replica's share, divided by the number of replicas. Of
             # shares that differ in size this makes the mean over the batch.
             size = tf.cast(tf.shape(share["label"])[0], "float32")
             factor = size * self.replicas / tf.cast(share["of"], "float32")
-            return share["image"], share["label"], factor * tf.gather(weight_of, share["label"])
+            return (
+                share["image"],
+                share["label"],
+                factor * tf.gather(np.float32(weight_of), share["label"]),
+            )
 
         def replica_step(images, labels, weights):
             with tf.GradientTape() as tape:
@@ -234,6 +240,7 @@ def open_workers(name: str) -> Workers:
     if name == "mirrored":
         return Workers(tf.distribute.MirroredStrategy())
     addresses, index = _cluster(os.environ.get("TF_CONFIG"))
+    print(f"worker {index} of {len(addresses)} waits for the others", file=sys.stderr, flush=True)
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
@@ -261,6 +268,9 @@ def _cluster(text):
             raise InputError("a worker's address is not HOST:PORT")
         if len(set(addresses)) != len(addresses) or not addresses:
             raise InputError("it names no worker, or one twice")
+        for address in addresses:
+            # TensorFlow would try for an hour.
+            socket.getaddrinfo(address.split(":")[0], None)
         if task["index"] not in range(len(addresses)):
             raise InputError(f"there is no worker {task['index']!r} among {len(addresses)}")
         return addresses, int(task["index"])
@@ -268,6 +278,8 @@ def _cluster(text):
         reason = str(error)
     except KeyError as error:
         reason = f"it has no {error}"
+    except OSError:
+        reason = f"the host of {address} is not known here"
     except (ValueError, TypeError):
         reason = "it is not JSON of the form needed"
     raise InputError(f"TF_CONFIG cannot be used: {reason}; set it as in {_EXAMPLE}.")
