@@ -32,6 +32,7 @@ import tensorflow as tf
 import threadpoolctl
 from PIL import Image
 
+import benchmarks.rows
 from pcam_tf import classifier, data, engines, prediction, reports
 from pcam_tf.files import write_json
 
@@ -77,7 +78,7 @@ def main() -> None:
         loads.append(os.getloadavg())
         whole = end_to_end(validation["image"][:64], Path(folder), arguments.repetitions)
     found = {
-        "machine": f"{processor()}, {cores} cores",
+        "machine": machine(),
         "packages": {name: version(name) for name in PACKAGES},
         "load_average": {"begin": loads[0], "end": loads[1]},
         "repetitions": arguments.repetitions,
@@ -94,6 +95,87 @@ def main() -> None:
     }
     write_json(arguments.output, found)
     print_tables(found)
+
+
+def machine():
+    """Return the machine in words."""
+    return f"{processor()}, {len(os.sched_getaffinity(0))} cores"
+
+
+def rows(builder, size):
+    """Return rows of the benchmarks' table, see `benchmarks.rows.row`: ours against Keras's way.
+
+    Raises:
+        RuntimeError: the engine's probabilities are not those of Keras.
+    """
+    smoke = size == "smoke"
+    repetitions, cores = (1, 2) if smoke else (7, len(os.sched_getaffinity(0)))
+    model, engine = classifier.load(), engines.load(engine="litert")
+    validation = data.take(builder, "validation[:64]" if smoke else "validation")
+    strays = differences(model, {}, validation, cores)["pcam_tf.engines float32"]
+    if strays["largest_difference"] > engines.TOLERANCE:
+        raise RuntimeError(f"LiteRT strays by {strays['largest_difference']} from Keras")
+    patches = validation["image"][:512].astype("float32")
+    frozen = keras_rows(model, cores)["tf.function, frozen graph", "float32", "all", 32]
+
+    def per_second(predict, count):
+        begun = time.perf_counter()
+        predict(patches[:count])
+        return min(count, len(patches)) / (time.perf_counter() - begun)
+
+    def whole(patches):
+        return model.predict(patches, verbose=0)
+
+    def matrices():
+        side = np.random.default_rng(0).random((MATMUL, MATMUL), "float32")
+        begun = time.perf_counter()
+        side @ side
+        return 2 * MATMUL**3 / (time.perf_counter() - begun) / flop(model)
+
+    for predict in (whole, engine.predict_on_batch):
+        predict(patches[:64])
+        predict(patches[:1])
+    found = benchmarks.rows.interleaved(
+        {
+            "ours": lambda: per_second(engine.predict_on_batch, 512),
+            "model.predict": lambda: per_second(whole, 512),
+            "frozen graph": lambda: per_second(lambda _: frozen.predict(patches[:128]), 128),
+            "limit": matrices,
+            "ours, one": lambda: per_second(each(engine.predict_on_batch, 1), 8),
+            "model.predict, one": lambda: per_second(each(whole, 1), 8),
+        },
+        repetitions,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        seconds = end_to_end(validation["image"][:64], Path(folder), repetitions, raw=True)
+    row = benchmarks.rows.row
+    one, eight = (seconds[f"64 pictures, {views}"] for views in ("one view", "eight views"))
+    views = [b / a for a, b in zip(one, eight, strict=True)]
+    return [
+        row(
+            "prediction against model.predict",
+            "patches/s",
+            found["ours"],
+            found["model.predict"],
+            limit=found["limit"],
+        ),
+        row("prediction against a frozen graph", "patches/s", found["ours"], found["frozen graph"]),
+        row(
+            "prediction of one patch against model.predict",
+            "patches/s",
+            found["ours, one"],
+            found["model.predict, one"],
+        ),
+        row(
+            "predict --images, one picture, against TensorFlow",
+            "s",
+            seconds["command, one picture, litert"],
+            seconds["command, one picture, tensorflow"],
+            lower_is_better=True,
+        ),
+        row("eight views cost, in single views", "times", views),
+        row("largest difference of a probability to Keras", "", [strays["largest_difference"]]),
+    ]
 
 
 def keras_rows(model, cores):
@@ -335,8 +417,11 @@ def speeds(rows, times, flop_a_patch):
     return found
 
 
-def end_to_end(patches, folder, repetitions):
-    """Return seconds of the command line and of eight views, from picture files to a table."""
+def end_to_end(patches, folder, repetitions, raw=False):
+    """Return seconds of the command line and of eight views, from picture files to a table.
+
+    As median, least and most; `raw`, as one figure a repetition.
+    """
     for number, patch in enumerate(patches):
         Image.fromarray(patch).save(folder / f"{number}.png")
     files = [folder / f"{number}.png" for number in range(len(patches))]
@@ -364,7 +449,7 @@ def end_to_end(patches, folder, repetitions):
             begun = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - begun)
-    return {name: spread(values) for name, values in seconds.items()}
+    return seconds if raw else {name: spread(values) for name, values in seconds.items()}
 
 
 def flop(model):

@@ -69,7 +69,7 @@ def _audit(arguments):
 def _train(arguments):
     import dataclasses
 
-    from pcam_tf import engines, prediction, recipes, reports, training
+    from pcam_tf import engines, prediction, recipes, reports, strategies, training
 
     recipe = recipes.preset(arguments.preset)
     chosen = {"backbone": arguments.backbone, "weights": arguments.weights, "seed": arguments.seed}
@@ -77,9 +77,11 @@ def _train(arguments):
         recipe, **{name: value for name, value in chosen.items() if value is not None}
     )
     run_dir = arguments.run or Path("runs") / recipe.preset
+    # First of all, since TensorFlow takes no devices in once it has computed something.
+    workers = strategies.open_workers(arguments.strategy)
     source = _open(arguments)
     try:
-        training.train(recipe, source, run_dir)
+        training.train(recipe, source, run_dir, workers=workers)
     except KeyboardInterrupt:
         print(
             f"\nstopped: the same command goes on from the last finished epoch. {run_dir} holds "
@@ -87,6 +89,9 @@ def _train(arguments):
             file=sys.stderr,
         )
         return 130
+    if not workers.is_chief:
+        print(f"worker {workers.index} of {workers.count} is done: the run is worker 0's")
+        return 0
     prediction.predict_run(run_dir, source, test_time_augmentation=recipe.test_time_augmentation)
     print(reports.markdown_table(reports.summary_rows(reports.report_run(run_dir))))
     try:
@@ -104,27 +109,56 @@ def _export(arguments):
 
 
 def _predict(arguments):
-    from pcam_tf import engines, model_files, prediction
+    from pcam_tf import engines, model_files, prediction, shards
 
+    if arguments.merge:
+        merged = shards.merge(arguments.merge, arguments.output)
+        print(f"{merged:,} predictions of {len(arguments.merge)} parts in {arguments.output}")
+        return
+    shard = shards.parse(arguments.shard) if arguments.shard else None
     models = arguments.model or [model_files.SHIPPED_MODEL]
     if arguments.average:
         models = arguments.model or list(model_files.TEACHERS.values())
     if (len(models) > 1) != arguments.average:
         raise InputError("--average takes several models, as in --average --model A.keras B.keras.")
-    tables = [_predictions(engines.load(model, arguments.engine), arguments) for model in models]
+    loaded = [engines.load(model, arguments.engine) for model in models]
+    patches, described = _patches(arguments, shard)
+    tables = [_predictions(model, patches, arguments) for model in loaded]
     table = prediction.average(tables) if arguments.average else tables[0]
-    prediction.write(table, arguments.output)
+    if shard:
+        described |= {
+            "models": [shards.digest(model) for model in models],
+            "engines": [engines.name_of(model) for model in loaded],
+            "test_time_augmentation": arguments.test_time_augmentation,
+        }
+        shards.write_part(table, arguments.output, shard, described)
+    else:
+        prediction.write(table, arguments.output)
     print(f"{len(table):,} predictions in {arguments.output}")
 
 
-def _predictions(model, arguments):
+def _patches(arguments, shard):
+    """Return what to predict, as `_predictions` takes it, and what that is a shard of."""
+    from pcam_tf import shards
+
+    if arguments.images:
+        return shards.of_pictures(arguments.images, shard) if shard else (arguments.images, None)
+    source = _open(arguments)
+    rows, described = None, None
+    if shard:
+        rows, described = shards.of_split(source, arguments.split, shard)
+    return (source, rows), described
+
+
+def _predictions(model, patches, arguments):
     from pcam_tf import prediction
 
     augmented = arguments.test_time_augmentation
     if arguments.images:
-        return prediction.predict_images(model, arguments.images, test_time_augmentation=augmented)
+        return prediction.predict_images(model, patches, test_time_augmentation=augmented)
+    source, rows = patches
     return prediction.predict_split(
-        model, _open(arguments), arguments.split, test_time_augmentation=augmented
+        model, source, arguments.split, rows=rows, test_time_augmentation=augmented
     )
 
 
@@ -307,6 +341,14 @@ def _parser():
     added.add_argument("--weights", help="a Keras weights file (.weights.h5) of the backbone")
     added.add_argument("--seed", type=int, help="of everything drawn at random; default: 0")
 
+    added.add_argument(
+        "--strategy",
+        choices=["one", "mirrored", "multi-worker"],
+        default="one",
+        help="one device, all GPUs of this machine, or the machines that TF_CONFIG names, each "
+        "started by the same command (default: one)",
+    )
+
     added = command(
         "export", _export, "Write a run's model.litert, which predicts several times as fast."
     )
@@ -334,6 +376,19 @@ def _parser():
         action="store_true",
         help="average the log-odds of several models: those of --model, else the two that the "
         "shipped model has learnt from, at more than three times the cost",
+    )
+    parts = added.add_mutually_exclusive_group()
+    parts.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="predict only part I of N, such as 2/4, and write beside it what it is a part of",
+    )
+    parts.add_argument(
+        "--merge",
+        nargs="+",
+        type=Path,
+        metavar="PART",
+        help="predict nothing: check and join the parts that --shard wrote",
     )
     added.add_argument("--output", type=Path, default=Path("predictions.csv"))
     added.add_argument(

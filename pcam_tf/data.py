@@ -119,6 +119,7 @@ def batches(
     batch_size: int,
     shuffle_seed: int | None = None,
     cache: str | Path | None = None,
+    rows: slice | None = None,
 ) -> tf.data.Dataset:
     """Return a split as batches, in stored order or shuffled.
 
@@ -131,6 +132,9 @@ def batches(
         shuffle_seed: shuffle, the same way for the same seed (and the same global seed of
             TensorFlow, if one is set); None for the stored order.
         cache: "memory", or the path of a file, to keep the encoded patches after the first pass.
+        rows: only these of what would come otherwise, as in slice(128, 256); None for all. A slice
+            of the split itself is in another order where TFDS has it in several files, which it
+            reads by turns.
 
     Returns:
         Dictionaries of `id` (batch,) string, `image` (batch, 96, 96, 3) uint8 and `label`
@@ -139,6 +143,23 @@ def batches(
     Raises:
         InputError: there is no such split.
     """
+    encoded = _encoded(builder, split, shuffle_seed, cache)
+    if rows is not None:
+        encoded = encoded.skip(rows.start).take(rows.stop - rows.start)
+    decode = builder.info.features["image"].decode_example
+
+    def decoded(patch):
+        return {**patch, "image": decode(patch["image"])}
+
+    return (
+        encoded.map(decoded, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .batch(batch_size)
+        .prefetch(2)
+    )
+
+
+def _encoded(builder, split, shuffle_seed, cache=None):
+    """Return the patches of a split one by one, in stored order or shuffled, not yet decoded."""
     patches = count(builder, split)
     encoded = builder.as_dataset(
         split=split,
@@ -152,16 +173,7 @@ def batches(
         encoded = encoded.shuffle(
             min(patches, SHUFFLE_PATCHES), seed=shuffle_seed, reshuffle_each_iteration=False
         )
-    decode = builder.info.features["image"].decode_example
-
-    def decoded(patch):
-        return {**patch, "image": decode(patch["image"])}
-
-    return (
-        encoded.map(decoded, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .batch(batch_size)
-        .prefetch(2)
-    )
+    return encoded
 
 
 def epochs(
@@ -189,6 +201,68 @@ def epochs(
     for order in orders[1:]:
         joined = joined.concatenate(order)
     return joined.map(lambda patch: (patch["image"], patch["label"]))
+
+
+def shares(
+    builder: tfds.core.DatasetBuilder,
+    split: str,
+    *,
+    batch_size: int,
+    seed: int,
+    first: int,
+    last: int,
+    replicas: int,
+    own: range,
+) -> tf.data.Dataset:
+    """Return some replicas' shares of the batches of `epochs`, when several train together.
+
+    Replica r of n has patches r, r + n, r + 2 n and so on of each batch, so that the shares of all
+    replicas are the batch, and differ in size by one patch at most. Only these are decoded.
+
+    Args:
+        builder: a prepared source.
+        split: what to train on, such as "train".
+        batch_size: patches a step, of all replicas together.
+        seed: with `first` and `last` as in `epochs`.
+        first: the first epoch, from 0.
+        last: the epoch to end before.
+        replicas: how many there are.
+        own: the numbers of those whose shares are wanted.
+
+    Returns:
+        Dictionaries of `id` (n,) string, `image` (n, 96, 96, 3) uint8, `label` (n,) int64 and `of`,
+        () int32, the size of the batch; for each batch one for each of `own`, in that order. A
+        share of a last, small batch may be empty.
+
+    Raises:
+        InputError: there is no such split.
+    """
+    feature = builder.info.features["image"]
+
+    def share_out(batch):
+        def share(replica):
+            own_part = {name: values[replica::replicas] for name, values in batch.items()}
+            return own_part | {"of": tf.shape(batch["label"])[0]}
+
+        return tf.data.Dataset.range(own.start, own.stop).map(share)
+
+    def decoded(share):
+        signature = tf.TensorSpec(feature.shape, tf.uint8)
+        images = tf.map_fn(feature.decode_example, share["image"], fn_output_signature=signature)
+        return {**share, "image": images}
+
+    orders = [
+        _encoded(builder, split, seed + 1000 * epoch).batch(batch_size)
+        for epoch in range(first, last)
+    ]
+    joined = orders[0]
+    for order in orders[1:]:
+        joined = joined.concatenate(order)
+    return (
+        joined.flat_map(share_out)
+        .map(decoded, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .prefetch(2)
+    )
 
 
 def arrays(patches: Iterable[dict]) -> Iterator[dict[str, np.ndarray]]:

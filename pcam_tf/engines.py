@@ -137,6 +137,11 @@ def load(model: str | Path | None = None, engine: str | None = None) -> Engine:
     return classifier.load(path)
 
 
+def name_of(engine: Engine) -> str:
+    """Return the name of `ENGINES` of what `load` returned."""
+    return "litert" if isinstance(engine, LiteRT) else "tensorflow"
+
+
 def _load_export(path):
     export, anew = export_file(path), f"run `python -m pcam_tf export --model {path}`."
     if not export.is_file():

@@ -96,9 +96,16 @@ def average(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def predict_split(
-    model: Engine, builder, split: str, *, test_time_augmentation: bool = False
+    model: Engine,
+    builder,
+    split: str,
+    *,
+    test_time_augmentation: bool = False,
+    rows: slice | None = None,
 ) -> pd.DataFrame:
     """Return the predictions table of a split (or a slice such as "test[:100]") of a source.
+
+    With `rows`, only those rows of it.
 
     Raises:
         InputError: there is no such split, or a record of it is damaged.
@@ -108,8 +115,8 @@ def predict_split(
 
     return predict(
         model,
-        data.arrays(data.batches(builder, split, batch_size=BATCH_SIZE)),
-        total=data.count(builder, split),
+        data.arrays(data.batches(builder, split, batch_size=BATCH_SIZE, rows=rows)),
+        total=rows.stop - rows.start if rows else data.count(builder, split),
         test_time_augmentation=test_time_augmentation,
     )
 
@@ -155,7 +162,7 @@ def predict_images(
         InputError: no picture found, one cannot be read (see `image_files.opened`), is smaller
             than 96×96 px, or two have the same name.
     """
-    files = _image_files(paths)
+    files = picture_files(paths)
     cropped = 0
 
     def batches():
@@ -182,7 +189,12 @@ def predict_images(
     return table
 
 
-def _image_files(paths):
+def picture_files(paths: Iterable[str | Path]) -> list[Path]:
+    """Return the picture files among paths and, sorted, in folders among them.
+
+    Raises:
+        InputError: there is none, a path does not exist, or two files have the same name.
+    """
     files = []
     for path in map(Path, paths):
         if path.is_dir():

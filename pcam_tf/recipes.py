@@ -28,8 +28,8 @@ class Recipe:
         shift_px: largest shift of `augment.RandomAffine`.
         brightness, blur_px, jpeg_quality: see `augment.RandomScanner`; 0, 0, 100 for none.
         teachers: names of `classifier.TEACHERS`, or runs, whose log-odds, averaged, are learnt in
-            place of the labels, see `training._distilled`; the unfrozen phase goes on from the
-            first of them, so that there is no frozen phase.
+            place of the labels, see `distillation.with_teachers`; the unfrozen phase goes on from
+            the first of them, so that there is no frozen phase.
         label_smoothing: labels become 0 + s/2 and 1 - s/2.
         class_weights: weigh classes inversely to their frequency.
         weight_decay: of AdamW, in both phases.

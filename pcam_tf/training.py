@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 import time
+import zlib
 from pathlib import Path
 
 import keras
@@ -13,7 +14,7 @@ import sklearn.metrics
 import tensorflow as tf
 import tqdm
 
-from pcam_tf import augment, classifier, data
+from pcam_tf import augment, classifier, data, distillation, strategies
 from pcam_tf.errors import InputError
 from pcam_tf.files import write_json, written_whole
 from pcam_tf.recipes import Recipe
@@ -22,8 +23,13 @@ HISTORY_COLUMNS = ["phase", "epoch", "loss", "validation_loss", "validation_auc"
 
 
 def train(
-    recipe: Recipe, builder, run_dir: str | Path, *, training_split: str = "train"
-) -> keras.Model:
+    recipe: Recipe,
+    builder,
+    run_dir: str | Path,
+    *,
+    training_split: str = "train",
+    workers: strategies.Workers = strategies.ONE,
+) -> keras.Model | None:
     """Train a classifier, or go on with a training, or return the one of a finished run.
 
     Writes into `run_dir`: `recipe.json`, `history.csv` (a row an epoch), `model-frozen.keras` (the
@@ -31,44 +37,55 @@ def train(
     validation AUC). After a kill, the same call goes on from the last finished epoch and ends as if
     it had not been killed.
 
+    Of several workers the chief alone does the frozen phase, validates, and reads and writes
+    `run_dir`; the others need no folder. A run may go on with more or fewer workers.
+
     Args:
         recipe: what to do.
         builder: a prepared source, see `data.open_source`.
         run_dir: the run's folder; made where it is missing.
         training_split: what to train on, such as "train[:1000]".
+        workers: the devices that train together, see `strategies.open_workers`.
 
     Returns:
-        The classifier of the best epoch, (batch, 96, 96, 3) RGB 0..255 to (batch, 1).
+        The classifier of the best epoch, (batch, 96, 96, 3) RGB 0..255 to (batch, 1); None on
+        workers other than the chief.
 
     Raises:
         InputError: the folder holds a run of another recipe or other patches, or it cannot be
-            written, or the source lacks a split, or a teacher is missing or of another network.
+            written, or the source lacks a split, or a teacher is missing or of another network, or
+            another worker has ended, or has another recipe or other patches.
     """
     run_dir = Path(run_dir)
     described = _description(recipe, builder, training_split)
-    _refuse_another(run_dir, described)
-    if is_finished(run_dir):
-        return classifier.load(run_dir)
+    if workers.is_chief:
+        _refuse_another(run_dir, described)
+    _refuse_another_chief(workers, described)
+    if workers.told(workers.is_chief and is_finished(run_dir))[0]:
+        return classifier.load(run_dir) if workers.is_chief else None
     keras.utils.set_random_seed(recipe.seed)
     if keras.config.backend() == "tensorflow":
         tf.config.experimental.enable_op_determinism()
     small = dataclasses.replace(recipe, resize_px=None) if recipe.unresized_epochs else recipe
     model = _build(small)
     if recipe.teachers:
-        _start_from_first_teacher(model, recipe)
+        distillation.start_from(recipe.teachers[0], model, recipe.backbone)
     # Only now, so that a recipe that cannot be built does not take the folder.
-    write_json(run_dir / "recipe.json", described)
-    with data.readable_errors():
-        if not recipe.teachers:
+    if workers.is_chief:
+        write_json(run_dir / "recipe.json", described)
+    with data.readable_errors(), workers.readable_errors():
+        if workers.is_chief and not recipe.teachers:
             _frozen_phase(model, small, builder, run_dir, training_split)
         if recipe.unresized_epochs:
             last = min(recipe.unresized_epochs, recipe.unfrozen_epochs)
-            _unfrozen_phase(model, small, builder, run_dir, training_split, last)
+            _unfrozen_phase(model, small, builder, run_dir, training_split, last, workers)
             # Its weights and the optimizer's state come from the last epoch's checkpoint.
             model = _build(dataclasses.replace(recipe, weights=None))
         if recipe.unfrozen_epochs > recipe.unresized_epochs:
             last = recipe.unfrozen_epochs
-            _unfrozen_phase(model, recipe, builder, run_dir, training_split, last)
+            _unfrozen_phase(model, recipe, builder, run_dir, training_split, last, workers)
+    if not workers.is_chief:
+        return None
     shutil.rmtree(_work_dir(run_dir), ignore_errors=True)
     write_json(run_dir / "finished.json", {"epochs": len(history(run_dir))})
     return classifier.load(run_dir)
@@ -131,6 +148,16 @@ def _refuse_another(run_dir, described):
         )
 
 
+def _refuse_another_chief(workers, described):
+    """Refuse to train with a chief whose recipe or patches are others than this worker's."""
+    digest = zlib.crc32(json.dumps(described).encode())
+    if workers.told(digest)[0] != digest:
+        raise InputError(
+            f"worker {workers.index} has another recipe, or other patches, than worker 0: give "
+            "all of them the same command and the same data."
+        )
+
+
 def _build(recipe):
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_float16" if recipe.mixed_precision else "float32")
@@ -145,21 +172,6 @@ def _build(recipe):
         )
     finally:
         keras.config.set_dtype_policy(policy)
-
-
-def _teacher(name):
-    return classifier.load(classifier.TEACHERS.get(name, name))
-
-
-def _start_from_first_teacher(model, recipe):
-    teacher = _teacher(recipe.teachers[0])
-    try:
-        model.set_weights(teacher.get_weights())
-    except ValueError as error:
-        raise InputError(
-            f"{recipe.teachers[0]} is another network than {recipe.backbone}: the first teacher is "
-            "what the training goes on from."
-        ) from error
 
 
 def _frozen_phase(model, recipe, builder, run_dir, training_split):
@@ -247,14 +259,18 @@ def _feature_batches(features, labels, recipe, epoch):
     return tf.data.Dataset.from_tensor_slices(order).batch(recipe.batch_size).map(batch).prefetch(2)
 
 
-def _unfrozen_phase(model, recipe, builder, run_dir, training_split, last):
+def _unfrozen_phase(model, recipe, builder, run_dir, training_split, last, workers):
     """Train backbone and head together, on augmented patches, up to epoch `last`."""
     classifier.unfreeze(model)
-    if recipe.teachers:
-        augmented = _distilled(model, recipe)
-    else:
+    trained = _for_all(workers, model, recipe)
+    with workers.scope():
         layers = _augmentation(recipe, seed=recipe.seed)
-        augmented = keras.Sequential([keras.Input(model.input_shape[1:]), *layers, model])
+        if recipe.teachers:
+            augmented = distillation.with_teachers(
+                trained, recipe.teachers, layers, seed=recipe.seed
+            )
+        else:
+            augmented = keras.Sequential([keras.Input(model.input_shape[1:]), *layers, trained])
     validation_labels = np.concatenate(
         [batch["label"] for batch in data.batches(builder, "validation", batch_size=256)]
     )
@@ -267,8 +283,18 @@ def _unfrozen_phase(model, recipe, builder, run_dir, training_split, last):
     )
 
     def validation(_):
+        if trained is not model:
+            model.set_weights(trained.get_weights())
         patches = data.batches(builder, "validation", batch_size=256)
         return model.predict(patches.map(lambda patch: patch["image"]), verbose=0)
+
+    def epochs(first, last):
+        chosen = {"batch_size": recipe.batch_size, "seed": recipe.seed}
+        chosen |= {"first": first, "last": last}
+        if workers.strategy is None:
+            return data.epochs(builder, training_split, **chosen)
+        own, replicas = workers.own, workers.replicas
+        return data.shares(builder, training_split, own=own, replicas=replicas, **chosen)
 
     _fit(
         "unfrozen",
@@ -277,52 +303,25 @@ def _unfrozen_phase(model, recipe, builder, run_dir, training_split, last):
         recipe=recipe,
         run_dir=run_dir,
         last=last,
-        epochs=lambda first, last: data.epochs(
-            builder,
-            training_split,
-            batch_size=recipe.batch_size,
-            seed=recipe.seed,
-            first=first,
-            last=last,
-        ),
+        epochs=epochs,
         patches=data.count(builder, training_split),
         validation=validation,
         validation_labels=validation_labels,
         class_weight=_class_weight(recipe, labels),
+        workers=workers,
     )
 
 
-def _distilled(model, recipe):
-    """Return the model of patches to the student's and the teachers' probability, (batch, 2).
-
-    Function matching after L. Beyer et al., "Knowledge distillation: a good teacher is patient and
-    consistent", CVPR 2022: student and teachers see the same view, and mixtures of patches keep the
-    teachers from merely repeating the labels that they learnt. Only the student sees the view as
-    another scanner might have it.
-    """
-    layers = _augmentation(recipe, seed=recipe.seed)
-    views = patches = keras.Input(model.input_shape[1:])
-    for layer in layers:
-        if not isinstance(layer, augment.RandomScanner):
-            views = layer(views)
-    views = keras.layers.MixUp(alpha=0.4, seed=recipe.seed, data_format="channels_last")(views)
-    log_odds = []
-    for number, name in enumerate(recipe.teachers):
-        teacher = _teacher(name)
-        teacher.name = f"teacher_{number}"
-        teacher.trainable = False
-        # Log-odds beyond ±7 teach nothing more, and a float32 probability of 1 has none.
-        probability = keras.ops.clip(teacher(views, training=False), 1e-3, 1 - 1e-3)
-        log_odds.append(keras.ops.log(probability / (1 - probability)))
-    taught = keras.ops.sigmoid(keras.layers.average(log_odds))
-    for layer in layers:
-        if isinstance(layer, augment.RandomScanner):
-            views = layer(views)
-    return keras.Model(patches, keras.layers.concatenate([model(views), taught]))
-
-
-def _cross_entropy_to_teachers(_, probabilities):
-    return keras.losses.binary_crossentropy(probabilities[:, 1:], probabilities[:, :1])
+def _for_all(workers, model, recipe):
+    """Return the model itself on one device, else a copy that all replicas keep alike."""
+    if workers.strategy is None:
+        return model
+    with workers.scope():
+        copy = strategies.synchronised(_build(dataclasses.replace(recipe, weights=None)))
+        classifier.unfreeze(copy)
+        copy.set_weights(model.get_weights())
+        workers.spread(copy.variables)
+    return copy
 
 
 def _augmentation(recipe, *, seed):
@@ -358,20 +357,35 @@ def _fit(
     validation,
     validation_labels,
     class_weight,
+    workers=strategies.ONE,
 ):
     """Run the epochs of one phase, up to `last`, that are still to do."""
     total = getattr(recipe, f"{phase}_epochs")
     steps = -(-patches // recipe.batch_size)
-    model.compile(
-        optimizer=_optimizer(recipe, getattr(recipe, f"{phase}_learning_rate"), total * steps),
-        loss=_cross_entropy_to_teachers
-        if recipe.teachers
-        else keras.losses.BinaryCrossentropy(label_smoothing=recipe.label_smoothing),
-    )
-    record = _Record(phase, saved, recipe, run_dir, validation, validation_labels)
+    with workers.scope():
+        model.compile(
+            optimizer=_optimizer(recipe, getattr(recipe, f"{phase}_learning_rate"), total * steps),
+            loss=distillation.cross_entropy
+            if recipe.teachers
+            else keras.losses.BinaryCrossentropy(label_smoothing=recipe.label_smoothing),
+        )
+    record = _Record(phase, saved, recipe, run_dir, validation, validation_labels, workers)
     record.set_model(model)
     first = record.restore()
-    if first >= last or record.has_stalled():
+    if first >= last or workers.told(record.has_stalled())[0]:
+        return
+    callbacks = [record, keras.callbacks.TerminateOnNaN()]
+    if workers.strategy is not None:
+        workers.fit(
+            model,
+            epochs(first, last),
+            first=first,
+            last=last,
+            patches=patches,
+            batch_size=recipe.batch_size,
+            class_weight=class_weight,
+            callbacks=callbacks,
+        )
         return
     model.fit(
         epochs(first, last),
@@ -380,7 +394,7 @@ def _fit(
         steps_per_epoch=steps,
         shuffle=False,
         class_weight=class_weight,
-        callbacks=[record, keras.callbacks.TerminateOnNaN()],
+        callbacks=callbacks,
         verbose=1 if phase == "unfrozen" else 2,
     )
 
@@ -403,18 +417,23 @@ def _optimizer(recipe, peak, steps):
 class _Record(keras.callbacks.Callback):
     """After each epoch: validate with the averaged weights, keep the best, note it, checkpoint.
 
+    The chief does. Other workers only do to their weights what the chief does to its own.
+
     Keras's BackupAndRestore does not keep what early stopping has counted; here all of that is
     read off `history.csv`. A row in it is what makes an epoch finished: it is written last.
     """
 
-    def __init__(self, phase, saved, recipe, run_dir, validation, validation_labels):
+    def __init__(self, phase, saved, recipe, run_dir, validation, validation_labels, workers):
         super().__init__()
         self.phase, self.saved, self.recipe, self.run_dir = phase, saved, recipe, run_dir
         self.validation, self.validation_labels = validation, validation_labels
+        self.workers = workers
         self.averager = keras.callbacks.SwapEMAWeights()
         self.path = run_dir / "history.csv"
         self.history = (
-            history(run_dir) if self.path.is_file() else pd.DataFrame(columns=HISTORY_COLUMNS)
+            history(run_dir)
+            if workers.is_chief and self.path.is_file()
+            else pd.DataFrame(columns=HISTORY_COLUMNS)
         )
 
     def set_model(self, model):
@@ -423,10 +442,13 @@ class _Record(keras.callbacks.Callback):
 
     def restore(self) -> int:
         """Load the checkpoint of the phase's last finished epoch; return how many there are."""
-        done = int((self.history.phase == self.phase).sum())
+        done = int(self.workers.told((self.history.phase == self.phase).sum())[0])
         if done:
-            self.model.optimizer.build(self.model.trainable_variables)
-            self.model.load_weights(self._checkpoint(done))
+            with self.workers.scope():
+                self.model.optimizer.build(self.model.trainable_variables)
+            if self.workers.is_chief:
+                self.model.load_weights(self._checkpoint(done))
+            self.workers.spread(self.model.variables + self.model.optimizer.variables)
         return done
 
     def has_stalled(self) -> bool:
@@ -436,19 +458,18 @@ class _Record(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self.started = time.perf_counter()
-        # Every epoch draws from seeds of its own, so that a resumed run draws the same. A million
-        # apart, since each draw within an epoch moves a state on by one.
-        for index, variable in enumerate(self.model.variables):
-            if variable.path.endswith("seed_generator_state"):
-                variable.assign([self.recipe.seed + index, 1_000_000 * (epoch + 1)])
+        self.workers.set_seeds(self.model.variables, self.recipe.seed, epoch)
 
     def on_epoch_end(self, epoch, logs=None):
         self.averager.on_test_begin()
-        probabilities = np.asarray(self.validation(self.model), "float64").ravel()
-        auc = sklearn.metrics.roc_auc_score(self.validation_labels, probabilities)
-        if not self.history.validation_auc.max() >= auc:
-            self._save_best()
+        if self.workers.is_chief:
+            probabilities = np.asarray(self.validation(self.model), "float64").ravel()
+            auc = sklearn.metrics.roc_auc_score(self.validation_labels, probabilities)
+            if not self.history.validation_auc.max() >= auc:
+                self._save_best()
         self.averager.on_test_end()
+        if not self.workers.is_chief:
+            return
         with written_whole(self._checkpoint(epoch + 1)) as temporary:
             self.model.save_weights(temporary)
         row = {

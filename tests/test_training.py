@@ -13,7 +13,7 @@ import pytest
 import sklearn.metrics
 import tiny_training
 
-from pcam_tf import backbones, classifier, data, prediction, recipes, training
+from pcam_tf import backbones, classifier, data, distillation, prediction, recipes, training
 from pcam_tf.errors import InputError
 
 
@@ -320,12 +320,13 @@ def test_what_is_learnt_is_the_mean_of_the_teachers_log_odds(run, tiny_source):
     recipe = dataclasses.replace(distilled(run), teachers=(str(run), str(other)))
     student = classifier.load(run)
     patches = data.take(tiny_source, "validation[:8]")["image"].astype("float32")
-    model = training._distilled(student, recipe)
+    layers = training._augmentation(recipe, seed=recipe.seed)
+    model = distillation.with_teachers(student, recipe.teachers, layers, seed=recipe.seed)
     assert model.trainable_weights == student.trainable_weights
     own, taught = np.asarray(model(patches, training=False), "float64").T
     log_odds = np.log(own / (1 - own))
     np.testing.assert_allclose(np.log(taught / (1 - taught)), log_odds + 1, atol=1e-3)
-    loss = training._cross_entropy_to_teachers(None, np.float32([[0.2, 0.7]]))
+    loss = distillation.cross_entropy(None, np.float32([[0.2, 0.7]]))
     assert float(loss[0]) == pytest.approx(-0.7 * np.log(0.2) - 0.3 * np.log(0.8), rel=1e-4)
 
 

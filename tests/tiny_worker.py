@@ -1,0 +1,56 @@
+"""A tiny training by several devices, as a program: tiny_worker.py STRATEGY DATA_DIR RUN_DIR.
+
+Without augmentation and dropout, so that one device can be compared. KILLED_AFTER in the
+environment, such as "unfrozen,1", has the process kill itself once that epoch is over.
+"""
+
+import pcam_tf  # noqa: F401, I001  (first: it sets what TensorFlow reads when it is imported)
+
+import dataclasses
+import os
+import signal
+import sys
+
+import tensorflow as tf
+import tiny_training
+
+from pcam_tf import __main__ as command_line
+from pcam_tf import augment, backbones, data, prediction, recipes, reports, synthetic, training
+
+# Neither a batch nor what is left for the last one is even, so shares differ in size.
+RECIPE = dataclasses.replace(
+    tiny_training.RECIPE, stain_strength=0.0, shift_px=0.0, dropout=0.0, batch_size=25,
+    frozen_epochs=1,
+)  # fmt: skip
+
+
+def without_augmentation(patch) -> None:
+    """Have `patch`, such as setattr, replace what augments by nothing, and name the recipe."""
+    patch(augment, "layers", lambda **_: [])
+    patch(backbones, "BACKBONES", backbones.BACKBONES | {"Tiny": tiny_training.TINY})
+    patch(recipes, "PRESETS", recipes.PRESETS | {"tiny": RECIPE})
+
+
+if __name__ == "__main__":
+    strategy, data_dir, run_dir = sys.argv[1:]
+    without_augmentation(setattr)
+    if strategy == "mirrored":
+        processor = tf.config.list_physical_devices("CPU")[0]
+        halves = [tf.config.LogicalDeviceConfiguration()] * 2
+        tf.config.set_logical_device_configuration(processor, halves)
+    data.open_source = lambda _: synthetic.builder(
+        data_dir, synthetic.config_of(**tiny_training.SIZES)
+    )
+    end = training._Record.on_epoch_end
+
+    def end_or_be_killed(record, epoch, logs=None):
+        end(record, epoch, logs)
+        if os.environ.get("KILLED_AFTER") == f"{record.phase},{epoch + 1}":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    training._Record.on_epoch_end = end_or_be_killed
+    # What comes after a training is tested elsewhere.
+    prediction.predict_run = lambda *_, **__: None
+    reports.report_run = reports.summary_rows = reports.markdown_table = lambda _: ""
+    words = ["train", "--preset", "tiny", "--strategy", strategy, "--run", run_dir]
+    sys.exit(command_line.main(words))
