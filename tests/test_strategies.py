@@ -88,9 +88,12 @@ def assert_same_training(run, other):
     histories = [training.history(folder) for folder in (run, other)]
     assert list(histories[0].phase) == list(histories[1].phase)
     np.testing.assert_allclose(histories[0][MEASURES], histories[1][MEASURES], rtol=1e-4)
-    weights = [classifier.load(folder).get_weights() for folder in (run, other)]
-    for one, another in zip(*weights, strict=True):
-        np.testing.assert_allclose(one, another, rtol=1e-2, atol=1e-4)
+    models = [classifier.load(folder) for folder in (run, other)]
+    for one, another in zip(*(model.weights for model in models), strict=True):
+        # Normalisation takes this bias out again: its gradient is rounding alone, which AdamW
+        # makes as large as any other.
+        if one.path != "first/bias":
+            np.testing.assert_allclose(one, another, rtol=1e-2, atol=1e-4, err_msg=one.path)
 
 
 @pytest.mark.parametrize(("replicas", "batch_size"), [(2, 25), (7, 38)])
