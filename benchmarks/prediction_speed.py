@@ -1,6 +1,6 @@
 """How fast each engine predicts the shipped model, and how far it strays from Keras.
 
-    python benchmarks/prediction_speed.py --data-dir DIR [--repetitions 7] [--output speed.json]
+    python -m benchmarks.prediction_speed --data-dir DIR [--repetitions 7] [--output speed.json]
 
 One run. Every repetition times every row once, in an order drawn anew, so that whatever else the
 machine does falls on all alike; a row's ratio is the median of its ratios to `model.predict` in
