@@ -1,5 +1,4 @@
 import contextlib
-import dataclasses
 import json
 import os
 import socket
@@ -88,12 +87,11 @@ def assert_same_training(run, other):
     histories = [training.history(folder) for folder in (run, other)]
     assert list(histories[0].phase) == list(histories[1].phase)
     np.testing.assert_allclose(histories[0][MEASURES], histories[1][MEASURES], rtol=1e-4)
-    models = [classifier.load(folder) for folder in (run, other)]
-    for one, another in zip(*(model.weights for model in models), strict=True):
-        # Normalisation takes this bias out again: its gradient is rounding alone, which AdamW
-        # makes as large as any other.
-        if one.path != "first/bias":
-            np.testing.assert_allclose(one, another, rtol=1e-2, atol=1e-4, err_msg=one.path)
+    # Not weights: a bias before a BatchNormalization has no effect, and drifts with the rounding.
+    patches = np.random.default_rng(0).integers(0, 256, (64, 96, 96, 3)).astype("float32")
+    predicted = [classifier.load(folder).predict_on_batch(patches) for folder in (run, other)]
+    np.testing.assert_allclose(*predicted, atol=1e-4)
+    assert np.ptp(predicted) > 1e-2
 
 
 @pytest.mark.parametrize(("replicas", "batch_size"), [(2, 25), (7, 38)])
@@ -159,20 +157,6 @@ def test_the_loop_for_several_devices_is_fit_for_one(by_one_device, one_replica,
     assert_same_training(tmp_path, by_one_device)
     # How it was trained does not show in the model.
     assert not any(getattr(layer, "synchronized", False) for layer in model.layers)
-
-
-def test_classes_weigh_in_it_as_in_fit(
-    by_one_device, one_replica, tmp_path, tiny_source, monkeypatch
-):
-    recipe = dataclasses.replace(tiny_worker.RECIPE, class_weights=True, unfrozen_epochs=1)
-    monkeypatch.setattr(training, "_class_weight", lambda *_: {0: 0.5, 1: 3.0})
-    losses = []
-    for workers in (strategies.ONE, one_replica):
-        run_dir = tmp_path / str(len(losses))
-        training.train(recipe, tiny_source, run_dir, workers=workers)
-        losses.append(training.history(run_dir).loss[1])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-    assert losses[0] > 1.2 * training.history(by_one_device).loss[1]
 
 
 def test_replicas_draw_from_seeds_of_their_own_and_epochs_too():
