@@ -39,8 +39,13 @@ def ours(builder, split):
         yield _augmented(patches), labels
 
 
+def _one_by_one(builder, split, changed):
+    dataset = builder.as_dataset(split=split, read_config=tfds.ReadConfig(try_autocache=False))
+    return dataset.map(changed).shuffle(1024).batch(RECIPE.batch_size)
+
+
 def plain(builder, split):
-    """Yield batches by a notebook's pipeline: D4 and colour jitter in its place of stain."""
+    """Return batches by a notebook's pipeline: D4 and colour jitter in its place of stain."""
 
     def changed(patch):
         picture = tf.image.random_flip_left_right(patch["image"])
@@ -53,12 +58,11 @@ def plain(builder, split):
         picture = tf.image.random_contrast(picture, 0.9, 1.1)
         return tf.clip_by_value(picture, 0, 1), patch["label"]
 
-    dataset = builder.as_dataset(split=split, read_config=tfds.ReadConfig(try_autocache=False))
-    yield from dataset.map(changed).shuffle(1024).batch(RECIPE.batch_size)
+    return _one_by_one(builder, split, changed)
 
 
 def plain_with_stain(builder, split):
-    """Yield batches with the same augmentation as ours, written as a notebook would: D4, stain,
+    """Return batches with the same augmentation as ours, written as a notebook would: D4, stain,
     shift, a patch at a time."""
     mixing = stain.MIXING.astype("float32")
     unmixing = np.linalg.inv(mixing)
@@ -77,12 +81,11 @@ def plain_with_stain(builder, split):
         picture = tf.image.random_crop(tf.pad(picture, margins, "REFLECT"), [96, 96, 3])
         return picture, patch["label"]
 
-    dataset = builder.as_dataset(split=split, read_config=tfds.ReadConfig(try_autocache=False))
-    yield from dataset.map(changed).shuffle(1024).batch(RECIPE.batch_size)
+    return _one_by_one(builder, split, changed)
 
 
 def plain_with_layers(builder, split):
-    """Yield batches by Keras's own layers, mapped over patches one at a time, as tutorials do."""
+    """Return batches by Keras's own layers, mapped over patches one at a time, as tutorials do."""
     layers = [
         keras.layers.RandomFlip(),
         keras.layers.RandomRotation(0.25),
@@ -101,8 +104,7 @@ def plain_with_layers(builder, split):
             picture = layer(picture, training=True)
         return picture, patch["label"]
 
-    dataset = builder.as_dataset(split=split, read_config=tfds.ReadConfig(try_autocache=False))
-    yield from dataset.map(changed).shuffle(1024).batch(RECIPE.batch_size)
+    return _one_by_one(builder, split, changed)
 
 
 def limit(builder, split):

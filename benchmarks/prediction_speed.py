@@ -76,7 +76,7 @@ def main() -> None:
         agreement = differences(model, makers, validation, cores)
         times = interleaved(rows, validation["image"], arguments.repetitions)
         loads.append(os.getloadavg())
-        whole = end_to_end(validation["image"][:64], Path(folder), arguments.repetitions)
+        seconds = end_to_end(validation["image"][:64], Path(folder), arguments.repetitions)
     found = {
         "machine": machine(),
         "packages": {name: version(name) for name in PACKAGES},
@@ -90,7 +90,7 @@ def main() -> None:
             for threads in sorted({1, cores})
         },
         "agreement": agreement,
-        "end_to_end_seconds": whole,
+        "end_to_end_seconds": {name: spread(values) for name, values in seconds.items()},
         "skipped": skipped,
     }
     write_json(arguments.output, found)
@@ -147,7 +147,7 @@ def rows(builder, size):
         repetitions,
     )
     with tempfile.TemporaryDirectory() as folder:
-        seconds = end_to_end(validation["image"][:64], Path(folder), repetitions, raw=True)
+        seconds = end_to_end(validation["image"][:64], Path(folder), repetitions)
     row = benchmarks.rows.row
     one, eight = (seconds[f"64 pictures, {views}"] for views in ("one view", "eight views"))
     views = [b / a for a, b in zip(one, eight, strict=True)]
@@ -417,10 +417,10 @@ def speeds(rows, times, flop_a_patch):
     return found
 
 
-def end_to_end(patches, folder, repetitions, raw=False):
+def end_to_end(patches, folder, repetitions):
     """Return seconds of the command line and of eight views, from picture files to a table.
 
-    As median, least and most; `raw`, as one figure a repetition.
+    One figure a repetition.
     """
     for number, patch in enumerate(patches):
         Image.fromarray(patch).save(folder / f"{number}.png")
@@ -449,7 +449,7 @@ def end_to_end(patches, folder, repetitions, raw=False):
             begun = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - begun)
-    return seconds if raw else {name: spread(values) for name, values in seconds.items()}
+    return seconds
 
 
 def flop(model):

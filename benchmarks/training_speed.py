@@ -15,6 +15,7 @@ import numpy as np
 import sklearn.metrics
 import tensorflow as tf
 
+from benchmarks import prediction_speed
 from benchmarks.rows import row
 from pcam_tf import augment, classifier, data, prediction, recipes, training
 
@@ -114,25 +115,8 @@ def steps_per_second(builder, split, steps, ways):
             product.append(2 * side**3 / (time.perf_counter() - started))
         speeds[name] = len(batch[1]) / float(np.median(seconds))
         if not options:
-            flop = 3 * flop_of(model)
+            flop = 3 * prediction_speed.flop(model)  # backwards twice as much as forwards
     return speeds, speeds["EfficientNetLite0, 96 px"] * flop / float(np.median(product))
-
-
-def flop_of(model):
-    """Return the floating-point operations of one patch forward, counted by TensorFlow."""
-    from tensorflow.python.framework.convert_to_constants import (
-        convert_variables_to_constants_v2,
-    )
-
-    signature = tf.TensorSpec((1, *model.input_shape[1:]), "float32")
-    concrete = tf.function(lambda patches: model(patches, training=False)).get_concrete_function(
-        signature
-    )
-    graph = convert_variables_to_constants_v2(concrete).graph
-    options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
-    return tf.compat.v1.profiler.profile(
-        graph, options={**options, "output": "none"}
-    ).total_float_ops
 
 
 def rows(builder, size):

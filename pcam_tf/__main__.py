@@ -127,7 +127,7 @@ def _predict(arguments):
     table = prediction.average(tables) if arguments.average else tables[0]
     if shard:
         described |= {
-            "models": [shards.digest(model) for model in models],
+            "models": [model_files.digest(model) for model in models],
             "engines": [engines.name_of(model) for model in loaded],
             "test_time_augmentation": arguments.test_time_augmentation,
         }

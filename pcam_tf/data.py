@@ -5,6 +5,7 @@ Every source is a prepared TFDS directory with the features of `patch_camelyon`:
 """
 
 import contextlib
+import functools
 import os
 import shutil
 import socket
@@ -193,14 +194,19 @@ def epochs(
     Returns:
         Pairs of patches, (batch, 96, 96, 3) uint8, and labels, (batch,) int64.
     """
-    orders = [
-        batches(builder, split, batch_size=batch_size, shuffle_seed=seed + 1000 * epoch)
+    joined = _joined(
+        batches(builder, split, batch_size=batch_size, shuffle_seed=_epoch_seed(seed, epoch))
         for epoch in range(first, last)
-    ]
-    joined = orders[0]
-    for order in orders[1:]:
-        joined = joined.concatenate(order)
+    )
     return joined.map(lambda patch: (patch["image"], patch["label"]))
+
+
+def _epoch_seed(seed, epoch):
+    return seed + 1000 * epoch
+
+
+def _joined(datasets):
+    return functools.reduce(tf.data.Dataset.concatenate, datasets)
 
 
 def shares(
@@ -251,13 +257,10 @@ def shares(
         images = tf.map_fn(feature.decode_example, share["image"], fn_output_signature=signature)
         return {**share, "image": images}
 
-    orders = [
-        _encoded(builder, split, seed + 1000 * epoch).batch(batch_size)
+    joined = _joined(
+        _encoded(builder, split, _epoch_seed(seed, epoch)).batch(batch_size)
         for epoch in range(first, last)
-    ]
-    joined = orders[0]
-    for order in orders[1:]:
-        joined = joined.concatenate(order)
+    )
     return (
         joined.flat_map(share_out)
         .map(decoded, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

@@ -6,7 +6,6 @@ another model, or of an earlier epoch, is noticed.
 """
 
 import concurrent.futures
-import hashlib
 import json
 import os
 import queue
@@ -152,7 +151,7 @@ def _load_export(path):
             content = _from_planes(archive.read("model.tflite"))
     except Exception as error:  # a damaged archive raises whatever its reader meets
         raise InputError(f"{export} is damaged: {anew}") from error
-    if exported_from != _digest(path):
+    if exported_from != model_files.digest(path):
         raise InputError(f"{export} is of another model than {path}: {anew}")
     try:
         return LiteRT(content)
@@ -182,7 +181,7 @@ def export(model: str | Path | None = None, *, small: bool = False) -> Path:
     from pcam_tf import classifier
 
     path = model_files.model_file(model or model_files.SHIPPED_MODEL)
-    digest, loaded = _digest(path), classifier.load(path)
+    digest, loaded = model_files.digest(path), classifier.load(path)
     try:
         content = _converted(loaded)
         if small:
@@ -250,7 +249,3 @@ def _planes(content):
 
 def _from_planes(content):
     return np.frombuffer(content, "uint8").reshape(4, -1).T.tobytes()
-
-
-def _digest(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -5,7 +5,6 @@ does is read from the report of the model's run: a model without a report has on
 about which nothing is known.
 """
 
-import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,7 +71,7 @@ def load_reader(model: str | Path | None = None, engine: str | None = None) -> R
     path = model_files.model_file(model or model_files.SHIPPED_MODEL)
     predicting = engines.load(path, engine)
     loaded = predicting if isinstance(predicting, keras.Model) else classifier.load(path)
-    name = f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
+    name = f"{path.name} {model_files.digest(path)[:8]}"
     name = f"shipped {name}" if path == model_files.SHIPPED_MODEL else name
     report = {}
     if path.name == "model.keras" and (path.parent / "report.json").is_file():

@@ -1,5 +1,6 @@
 """Where models lie and what a patch measures: what is known of a classifier without Keras."""
 
+import hashlib
 from pathlib import Path
 
 from pcam_tf.errors import InputError
@@ -29,3 +30,16 @@ def model_file(model: str | Path) -> Path:
             f"there is no model at {path}: give a .keras file or the folder of a finished run."
         )
     return path
+
+
+def digest(model: str | Path) -> str:
+    """Return the SHA-256 of a model's file, which tells it from any other.
+
+    Args:
+        model: a `.keras` file or the folder of a run.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    with model_file(model).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -87,13 +87,6 @@ def of_pictures(paths: Sequence[str | Path], shard: tuple[int, int]) -> tuple[li
     return files[rows(len(files), shard)], described
 
 
-def digest(path: str | Path) -> str:
-    """Return the SHA-256 of a model's file, or of the one in a run's folder."""
-    path = Path(path)
-    with (path / "model.keras" if path.is_dir() else path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def write_part(
     table: pd.DataFrame, path: str | Path, shard: tuple[int, int], described: dict
 ) -> None:

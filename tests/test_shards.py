@@ -11,7 +11,7 @@ import tiny_training
 from PIL import Image
 
 from pcam_tf import __main__ as command_line
-from pcam_tf import backbones, classifier, data, prediction, shards
+from pcam_tf import backbones, classifier, data, model_files, prediction, shards
 from pcam_tf.errors import InputError
 
 # So that the tiny splits make four batches, the last one not full.
@@ -128,8 +128,8 @@ def test_a_shard_says_what_it_is_of(model, tiny_source):
     rows, described = shards.of_split(tiny_source, "test[:50]", (3, 3))
     assert (rows.start, rows.stop, described["patches"]) == (40, 50, 50)
     assert "synthetic" in described["data"] and described["split"] == "test[:50]"
-    assert len(shards.digest(model)) == 64
-    assert shards.digest(model) == shards.digest(model.parent)
+    assert len(model_files.digest(model)) == 64
+    assert model_files.digest(model) == model_files.digest(model.parent)
     with pytest.raises(InputError, match="unknown split"):
         shards.of_split(tiny_source, "tests", (1, 1))
 
