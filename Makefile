@@ -1,7 +1,8 @@
 # make reproduce   notebooks 01 to 06 on synthetic patches, from nothing to a table of results
 # make test        ruff, pytest, and every notebook executed
 # make bench       ours against what a user would do instead: DATA_DIR=DIR make bench
-# make ship        make the run in runs/distilled the model that the package ships
+# make ship        make the run in runs/distilled the model that the package ships, and report on
+#                  what is shipped: DATA_DIR=DIR make ship
 # make lock        choose the exact versions anew (needs uv)
 # make address     carry the repository's address from pyproject.toml to README and notebooks
 # PYTHON=python3.12 make test   with another Python
@@ -41,7 +42,11 @@ bench: $(INSTALLED)
 ship: $(INSTALLED)
 	@$(VENV) -c "from pcam_tf import classifier as c; c.save_small(c.load('runs/distilled'), c.SHIPPED_MODEL)"
 	@$(VENV) -c "from pcam_tf import engines; engines.export(small=True)"
-	@cp runs/distilled/recipe.json runs/distilled/report.json runs/distilled/history.csv pcam_tf/shipped/
+	@cp runs/distilled/recipe.json runs/distilled/history.csv pcam_tf/shipped/
+	@$(VENV) -c "from pcam_tf import data, prediction, reports; run = 'pcam_tf/shipped'; \
+	  prediction.predict_run(run, data.open_source('$(DATA_DIR)'), test_time_augmentation=True); \
+	  reports.report_run(run)"
+	@rm pcam_tf/shipped/predictions-*.csv
 
 lock:
 	@{ sed -n '/^#/p' requirements.lock; \
