@@ -3,9 +3,9 @@
 Every layer takes and returns a batch of raw patches, float (batch, height, width, 3), RGB 0..255,
 draws anew for each patch, and does nothing outside training. None is ever saved in a classifier.
 
-With TensorFlow each layer is one kernel that XLA compiles, two to seven times as fast as a kernel
-for each operation. One kernel for all layers would be slower: XLA then works out again, for every
-pixel that is looked up, what the layers before made of it.
+With TensorFlow each layer is a kernel or two that XLA compiles, two to seven times as fast as a
+kernel for each operation. One kernel for all would be slower: XLA then works out again, for every
+pixel that is looked up, what was made of it before.
 """
 
 import keras
@@ -16,16 +16,21 @@ from keras import ops
 from pcam_tf import stain
 
 
+def _kernel(function):
+    """Return a function that XLA compiles with TensorFlow; JAX compiles whole steps anyway."""
+    if keras.config.backend() != "tensorflow":
+        return function
+    import tensorflow as tf
+
+    return tf.function(function, jit_compile=True, autograph=False)
+
+
 class _RandomLayer(keras.layers.Layer):
     """A layer that changes patches in training only and draws from a seeded generator."""
 
     def __init__(self, seed: int, **options):
         super().__init__(**options)
         self.generator = keras.random.SeedGenerator(seed)
-        if keras.config.backend() == "tensorflow":
-            import tensorflow as tf
-
-            self._augmented = tf.function(self._augmented, jit_compile=True, autograph=False)
 
     def call(self, patches, training=False):
         return self._augmented(patches) if training else patches
@@ -43,6 +48,7 @@ class RandomD4(_RandomLayer):
     Needs square patches.
     """
 
+    @_kernel
     def _augmented(self, patches):
         coins = self._uniform((3, ops.shape(patches)[0], 1, 1, 1), 0.0, 1.0) < 0.5
         patches = ops.where(coins[0], ops.flip(patches, 1), patches)
@@ -66,6 +72,7 @@ class RandomStain(_RandomLayer):
         self.mixing = stain.MIXING.astype("float32")
         self.unmixing = np.linalg.inv(self.mixing)
 
+    @_kernel
     def _augmented(self, patches):
         batch = ops.shape(patches)[0]
         gain = self._uniform((batch, 1, 1, 3), 1 - self.strength, 1 + self.strength)
@@ -74,7 +81,11 @@ class RandomStain(_RandomLayer):
         optical_density = -ops.log((ops.cast(patches, "float32") + 1) / 256)
         # Unmixing, gain and mixing in one matrix for each patch: a third faster.
         jitter = ops.matmul(self.unmixing * gain, self.mixing)
-        optical_density = ops.matmul(optical_density, jitter) + ops.matmul(shift, self.mixing)
+        # Written out, the product of so small matrices is one loop with all that surrounds it.
+        parts = [
+            optical_density[..., dye : dye + 1] * jitter[:, :, dye : dye + 1] for dye in range(3)
+        ]
+        optical_density = sum(parts) + ops.matmul(shift, self.mixing)
         jittered = 256 * ops.exp(-optical_density) - 1
         return ops.cast(ops.clip(jittered, 0, 255), patches.dtype)
 
@@ -95,17 +106,33 @@ class RandomAffine(_RandomLayer):
         self.shift_px = shift_px
 
     def _augmented(self, patches):
+        y, x = self._sources(patches)
+        if self.rotation_degrees:
+            return _sampled(patches, y, x)
+        # Whole rows are looked up, which costs a third of looking up pixels.
+        for source in (y, x):
+            patches = _transposed(_sampled_rows(patches, source))
+        return patches
+
+    @_kernel
+    def _sources(self, patches):
+        """Return the row and the column that each pixel comes from, float32 (batch, height, width),
+        or where nothing is turned of each row and column, (batch, height) and (batch, width)."""
         batch, height, width = ops.shape(patches)[0], *patches.shape[1:3]
         draws = self._uniform((4, batch, 1, 1), -1.0, 1.0)
         angle = draws[0] * float(np.radians(self.rotation_degrees))
         zoom = ops.exp(draws[1] * float(np.log(self.scaling)))
-        cosine, sine = ops.cos(angle) / zoom, ops.sin(angle) / zoom
         middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
         y = ops.reshape(ops.arange(height, dtype="float32"), (1, height, 1)) - middle_y
         x = ops.reshape(ops.arange(width, dtype="float32"), (1, 1, width)) - middle_x
-        source_y = cosine * y - sine * x + draws[2] * self.shift_px + middle_y
-        source_x = sine * y + cosine * x + draws[3] * self.shift_px + middle_x
-        return _sampled(patches, _mirrored(source_y, height), _mirrored(source_x, width))
+        if self.rotation_degrees:
+            cosine, sine = ops.cos(angle), ops.sin(angle)
+            y, x = cosine * y - sine * x, sine * y + cosine * x
+        source_y = y / zoom + draws[2] * self.shift_px + middle_y
+        source_x = x / zoom + draws[3] * self.shift_px + middle_x
+        if not self.rotation_degrees:
+            source_y, source_x = source_y[:, :, 0], source_x[:, 0]
+        return _mirrored(source_y, height), _mirrored(source_x, width)
 
 
 class RandomScanner(_RandomLayer):
@@ -124,6 +151,7 @@ class RandomScanner(_RandomLayer):
         super().__init__(seed, **options)
         self.brightness, self.blur_px, self.jpeg_quality = brightness, blur_px, jpeg_quality
 
+    @_kernel
     def _augmented(self, patches):
         dtype, batch = patches.dtype, ops.shape(patches)[0]
         draws = self._uniform((5, batch), 0.0, 1.0)
@@ -209,6 +237,25 @@ def _mirrored(positions, side):
     return ops.minimum(positions, period - positions)
 
 
+@_kernel
+def _sampled_rows(patches, y):
+    """Return patches (b, h, w, c) with rows from `y` (b, h), bilinear."""
+    batch, (height, width, channels) = ops.shape(patches)[0], patches.shape[1:]
+    top = ops.minimum(ops.floor(y), height - 2)
+    down = ops.expand_dims(y - top, -1)
+    first = ops.reshape(ops.arange(batch, dtype="int32") * height, (batch, 1))
+    rows = ops.reshape(patches, (-1, width * channels))
+    upper = ops.take(rows, first + ops.cast(top, "int32"), axis=0)
+    lower = ops.take(rows, first + ops.cast(top, "int32") + 1, axis=0)
+    return ops.reshape(upper + (lower - upper) * down, ops.shape(patches))
+
+
+@_kernel
+def _transposed(patches):
+    return ops.transpose(patches, (0, 2, 1, 3))
+
+
+@_kernel
 def _sampled(patches, y, x):
     """Return patches (b, h, w, c) at positions `y` and `x` (b, h, w), bilinear.
 
