@@ -2,7 +2,8 @@
 
     python -m benchmarks.bench --size full --data-dir DIR --output docs/performance
 
-writes `performance.json` and `performance.png`, and prints the table. `--size smoke` takes
+writes `performance.json` and `performance.png`, and prints the table. `--only` measures some parts
+anew and keeps the others. `--size smoke` takes
 synthetic patches: it shows that everything works and that all ways agree, no more. Figures are
 ratios of one run; a machine that does something else as well makes them wrong.
 """
@@ -10,12 +11,13 @@ ratios of one run; a machine that does something else as well makes them wrong.
 import pcam_tf  # noqa: F401, I001  (first: it sets what TensorFlow reads when it is imported)
 
 import argparse
+import json
 import os
 from pathlib import Path
 
 import matplotlib.ticker
 
-from benchmarks import growth, input_pipeline, prediction_speed, training_speed
+from benchmarks import growth, input_pipeline, prediction_speed, small_network, training_speed
 from pcam_tf import data, figures, reports
 from pcam_tf.files import write_json
 
@@ -31,26 +33,43 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=Path("runs/bench"), help="without suffix")
     arguments = parser.parse_args(words)
     smoke = arguments.size == "smoke"
+    if smoke:
+        small_network.register()
     builder = data.open_source(None if smoke else data.chosen_dir(arguments.data_dir))
     input_pipeline.check(builder)
-    parts = {
+    content = {
+        "size": arguments.size,
+        "patches": f"{builder.info.name} {builder.info.version}",
+        "machine": prediction_speed.machine(),
+    }
+    parts = earlier_parts(arguments.output.with_suffix(".json"), content)
+    measure = {
         "input": lambda: input_pipeline.rows(builder, arguments.size),
         "prediction": lambda: prediction_speed.rows(builder, arguments.size),
         "training": lambda: training_speed.rows(builder, arguments.size),
         "growth": lambda: growth.rows(arguments.size),
     }
-    found = [each for name in PARTS if name in arguments.only for each in parts[name]()]
-    content = {
-        "size": arguments.size,
-        "patches": f"{builder.info.name} {builder.info.version}",
-        "machine": prediction_speed.machine(),
-        "load_average_at_the_end": os.getloadavg(),
-        "rows": found,
-    }
-    write_json(arguments.output.with_suffix(".json"), content)
+    for name in PARTS:
+        if name in arguments.only:
+            parts[name] = {"rows": measure[name](), "load_average_at_the_end": os.getloadavg()}
+            # After each part, so that what took long is kept if the next one fails.
+            write_json(arguments.output.with_suffix(".json"), content | {"parts": parts})
+    found = [each for name in PARTS if name in parts for each in parts[name]["rows"]]
     figures.save(ratios(found), arguments.output.with_suffix(".png"))
     print(reports.markdown_table(as_text(found)))
     return 0
+
+
+def earlier_parts(path: Path, content: dict) -> dict[str, dict]:
+    """Return the parts that were measured before, on the same patches and machine at that size.
+
+    Rows of one part were measured by turns, so parts may come from several runs.
+    """
+    if not path.is_file():
+        return {}
+    earlier = json.loads(path.read_text(encoding="utf-8"))
+    same = all(earlier.get(key) == value for key, value in content.items())
+    return earlier.get("parts", {}) if same else {}
 
 
 def as_text(found: list[dict]) -> list[dict[str, str]]:

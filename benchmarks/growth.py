@@ -1,9 +1,9 @@
 """Seconds and peak memory of each command as the data grow: flat memory, time in proportion.
 
-Patches are synthetic: a few drawn ones, over and over, written as the official HDF5 files. The
-network is the shipped one on a centre crop of 32 px, since what grows with the data does not
-depend on its size. Each command is a process of its own, whose peak resident memory the system
-reports.
+Patches are synthetic: a few drawn ones, over and over, written as the official HDF5 files. `train`
+has the shipped network on a centre crop of 32 px, since what grows with the data does not depend
+on how much of a patch it sees. Each command is a process of its own, whose peak resident memory
+the system reports.
 """
 
 import subprocess
@@ -14,15 +14,20 @@ from pathlib import Path
 
 import h5py
 
+from benchmarks import small_network
 from benchmarks.rows import row
 from pcam_tf import synthetic
 
 FILE_SPLITS = ("train", "valid", "test")
+COUNTS = {"smoke": (256,), "full": (2_000, 8_000, 20_000, 262_144)}
+BACKBONES = {"smoke": small_network.NAME, "full": "EfficientNetLite0"}
 _TRAIN = """
 import dataclasses, sys
+from benchmarks import small_network
 from pcam_tf import data, recipes, training
+small_network.register()
 recipe = dataclasses.replace(
-    recipes.preset("smoke"), weights=None, crop_px=32, batch_size=64,
+    recipes.preset("smoke"), backbone=sys.argv[3], weights=None, crop_px=32, batch_size=64,
     frozen_epochs=1, unfrozen_epochs=1,
 )
 training.train(recipe, data.open_source(sys.argv[1]), sys.argv[2])
@@ -70,7 +75,7 @@ def measured(words):
     return seconds, int(peak) / (1024 * 1024 if sys.platform == "darwin" else 1024)
 
 
-def stages(patches):
+def stages(patches, backbone):
     """Return command -> (seconds, MiB) for so many training patches."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -80,8 +85,8 @@ def stages(patches):
         found = {
             "prepare": measured([*command, "prepare", "--from-hdf5", name, "--data-dir", prepared])
         }
-        found["train, one epoch of each phase"] = measured(
-            [sys.executable, "-c", _TRAIN, prepared, str(folder / "run")]
+        found["train, one epoch a phase"] = measured(
+            [sys.executable, "-c", _TRAIN, prepared, str(folder / "run"), backbone]
         )
         found["predict"] = measured(
             [
@@ -104,8 +109,11 @@ def stages(patches):
 
 def rows(size):
     """Return the rows of the table; see `benchmarks.rows.row`."""
-    counts = (256,) if size == "smoke" else (2_000, 8_000, 20_000)
-    by_count = {count: stages(count) for count in counts}
+    counts = COUNTS[size]
+    by_count = {}
+    for count in counts:
+        by_count[count] = stages(count, BACKBONES[size])
+        print(f"{count:,} patches: {by_count[count]}", flush=True)
     found = []
     for stage in by_count[counts[0]]:
         for count in counts:

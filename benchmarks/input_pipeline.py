@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from benchmarks import small_network
 from benchmarks.rows import interleaved, row
 from pcam_tf import augment, classifier, data, recipes, stain
 
@@ -120,12 +121,12 @@ def per_second(pipeline, builder, split):
     return patches / (time.perf_counter() - started)
 
 
-def waiting(builder, split, steps):
+def waiting(builder, split, steps, backbone):
     """Return the share of an unfrozen training step that is spent waiting for its batch, 0..1.
 
     Timed by training on batches as they come, then as often on one batch that is at hand.
     """
-    model = classifier.build(weights=None, crop_px=RECIPE.crop_px)
+    model = classifier.build(backbone=backbone, weights=None, crop_px=RECIPE.crop_px)
     classifier.unfreeze(model)
     augmented = keras.Sequential([keras.Input(model.input_shape[1:]), *_layers(), model])
     augmented.compile(optimizer="adam", loss="binary_crossentropy")
@@ -184,7 +185,9 @@ def rows(builder, size):
         )
         for way, name in ways.items()
     ]
-    share = waiting(builder, split, steps)
+    share = waiting(
+        builder, split, steps, small_network.NAME if size == "smoke" else RECIPE.backbone
+    )
     found.append(row("share of a training step spent waiting for data", "share", [share]))
     return found
 

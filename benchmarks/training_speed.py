@@ -6,23 +6,42 @@ from the first epoch, and a frozen backbone that is run anew in every epoch. The
 mirror patches, as notebooks do, and are looked at every quarter of an epoch.
 """
 
+import pcam_tf  # noqa: F401, I001  (first: it sets what TensorFlow reads when it is imported)
+
+import argparse
 import dataclasses
+import functools
+import subprocess
+import sys
 import tempfile
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
 import sklearn.metrics
 import tensorflow as tf
 
-from benchmarks import prediction_speed
-from benchmarks.rows import row
+from benchmarks import prediction_speed, small_network
+from benchmarks.rows import interleaved, row
 from pcam_tf import augment, classifier, data, prediction, recipes, training
 
 RECIPE = dataclasses.replace(
     recipes.preset("cpu"), frozen_views=1, frozen_epochs=4, unfrozen_epochs=0
 )
 MOST_EPOCHS = 4
+# How a step of the unfrozen phase could be computed: options of `classifier.build`, and of `_step`.
+STEPS = {
+    "as in `cpu`: EfficientNetLite0, 96 px, batches of 64": {},
+    "batches of 16": {"batch_size": 16},
+    "batches of 128": {"batch_size": 128},
+    "64 px": {"crop_px": 64},
+    "compiled by XLA": {"jit_compile": True},
+    "bfloat16": {"policy": "mixed_bfloat16"},
+    "BatchNormalization frozen": {"frozen_normalisation": True},
+    "EfficientNetB0": {"backbone": "EfficientNetB0"},
+    "MobileNetV2": {"backbone": "MobileNetV2"},
+}
 
 
 def validation_auc(model, validation):
@@ -35,12 +54,12 @@ def validation_auc(model, validation):
     return sklearn.metrics.roc_auc_score(validation["label"], np.concatenate(found))
 
 
-def ours(builder, split, validation, target, weights):
+def ours(builder, split, validation, target, start, seed):
     """Return the seconds of a frozen phase until the target, NaN if it is not met.
 
     Features of validation are counted; the epochs after the one that meets the target are not.
     """
-    recipe = dataclasses.replace(RECIPE, weights=weights)
+    recipe = dataclasses.replace(RECIPE, seed=seed, **start)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         training.train(recipe, builder, folder, training_split=split)
@@ -52,14 +71,15 @@ def ours(builder, split, validation, target, weights):
     return seconds - history["seconds"][met.idxmax() + 1 :].sum()
 
 
-def plain(builder, split, validation, target, weights, *, frozen):
+def plain(builder, split, validation, target, start, seed, *, frozen):
     """Return the seconds of `fit` from ImageNet until the target, NaN if it is not met."""
+    keras.utils.set_random_seed(seed)
     patches = data.count(builder, split)
     quarter = max(patches // RECIPE.batch_size // 4, 1)
     started, paused = time.perf_counter(), 0.0
-    model = classifier.build(weights=weights)
+    model = classifier.build(**start)
     (classifier.freeze if frozen else classifier.unfreeze)(model)
-    turned = keras.Sequential([keras.Input(model.input_shape[1:]), augment.RandomD4(0), model])
+    turned = keras.Sequential([keras.Input(model.input_shape[1:]), augment.RandomD4(seed), model])
     turned.compile(optimizer="adam", loss="binary_crossentropy")
     dataset = builder.as_dataset(split=split, as_supervised=True).shuffle(1024)
     batches = (
@@ -79,66 +99,145 @@ def plain(builder, split, validation, target, weights, *, frozen):
     return float("nan")
 
 
+def _step(
+    patches,
+    labels,
+    *,
+    batch_size=64,
+    jit_compile=False,
+    policy="float32",
+    frozen_normalisation=False,
+    **options,
+):
+    """Return a function that does one unfrozen step and returns its patches a second."""
+    keras.config.set_dtype_policy(policy)
+    model = classifier.build(weights=None, **options)
+    keras.config.set_dtype_policy("float32")
+    classifier.unfreeze(model)
+    for layer in model.layers:
+        if frozen_normalisation and isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+    model.compile(optimizer="adam", loss="binary_crossentropy", jit_compile=jit_compile)
+    batch = patches[:batch_size], labels[:batch_size]
+    model.train_on_batch(*batch)
+
+    def step():
+        started = time.perf_counter()
+        model.train_on_batch(*batch)
+        return len(batch[1]) / (time.perf_counter() - started)
+
+    return step
+
+
+def product(side=2048):
+    """Return the operations a second of a product of square matrices, side by side."""
+    matrix = tf.random.normal((side, side))
+    tf.matmul(matrix, matrix).numpy()
+    started = time.perf_counter()
+    tf.matmul(matrix, matrix).numpy()
+    return 2 * side**3 / (time.perf_counter() - started)
+
+
+def step_rows(builder, repeats, ways, backbone):
+    """Return rows of patches a second of unfrozen steps, and of the machine's peak they reach."""
+    patches = data.take(builder, "train[:128]")
+    patches, labels = patches["image"].astype("float32"), patches["label"]
+    steps = {
+        name: _step(patches, labels, **({"backbone": backbone} | options))
+        for name, options in ways.items()
+    }
+    speeds = interleaved(steps | {"product": product}, repeats)
+    # Backwards costs twice as much as forwards.
+    flop = 3 * prediction_speed.flop(classifier.build(weights=None, backbone=backbone))
+    first = next(iter(steps))
+    pairs = zip(speeds[first], speeds["product"], strict=True)
+    return [
+        *(row(f"unfrozen step, {name}", "patches/s", speeds[name]) for name in steps),
+        row(
+            "of a matrix product's operations a second, step as in `cpu`",
+            "share",
+            [flop * speed / peak for speed, peak in pairs],
+        ),
+    ]
+
+
+SIZES = {
+    "smoke": {
+        "split": "train[:128]",
+        "validation": "validation[:64]",
+        "target": 0.0,
+        "start": {"backbone": small_network.NAME, "weights": None},
+    },
+    "full": {
+        "split": "train",
+        "validation": "validation",
+        "target": 0.90,
+        "start": {"backbone": RECIPE.backbone, "weights": "imagenet"},
+    },
+}
 WAYS = {
-    "EfficientNetLite0, 96 px": {},
-    "EfficientNetLite0, 64 px": {"crop_px": 64},
-    "EfficientNetB0, 96 px": {"backbone": "EfficientNetB0"},
-    "MobileNetV2, 96 px": {"backbone": "MobileNetV2"},
+    "ours": ours,
+    "everything trainable": functools.partial(plain, frozen=False),
+    "frozen, features anew": functools.partial(plain, frozen=True),
 }
 
 
-def steps_per_second(builder, split, steps, ways):
-    """Return patches a second of unfrozen steps by how they are computed, and the peak's share.
-
-    Returns:
-        name -> patches a second; and the share of the machine's own peak, a large matrix product
-        timed in between, that the steps of the preset `cpu` reach.
-    """
-    speeds, product = {}, []
-    batch = next(iter(data.epochs(builder, split, batch_size=64, seed=0, first=0, last=1)))
-    side = 2048
-    a = tf.random.normal((side, side))
-    multiply = tf.function(lambda a: tf.matmul(a, a))
-    multiply(a)
-    for name, options in ways.items():
-        model = classifier.build(weights=None, **options)
-        classifier.unfreeze(model)
-        model.compile(optimizer="adam", loss="binary_crossentropy")
-        model.train_on_batch(*batch)
-        seconds = []
-        for _ in range(steps):
-            started = time.perf_counter()
-            model.train_on_batch(*batch)
-            seconds.append(time.perf_counter() - started)
-            started = time.perf_counter()
-            multiply(a).numpy()
-            product.append(2 * side**3 / (time.perf_counter() - started))
-        speeds[name] = len(batch[1]) / float(np.median(seconds))
-        if not options:
-            flop = 3 * prediction_speed.flop(model)  # backwards twice as much as forwards
-    return speeds, speeds["EfficientNetLite0, 96 px"] * flop / float(np.median(product))
+def main(words: list[str] | None = None) -> int:
+    """Train in one way and print the seconds: a process of its own for each, as users have."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("way", choices=WAYS)
+    parser.add_argument("size", choices=SIZES)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--data-dir")
+    arguments = parser.parse_args(words)
+    if arguments.size == "smoke":
+        small_network.register()
+    builder = data.open_source(arguments.data_dir)
+    found = SIZES[arguments.size]
+    seconds = WAYS[arguments.way](
+        builder,
+        found["split"],
+        data.take(builder, found["validation"]),
+        found["target"],
+        found["start"],
+        arguments.seed,
+    )
+    print(seconds)
+    return 0
 
 
 def rows(builder, size):
     """Return the rows of the table; see `benchmarks.rows.row`."""
-    smoke = size == "smoke"
-    split, target, weights = ("train[:512]", 0.0, None) if smoke else ("train", 0.90, "imagenet")
-    validation = data.take(builder, "validation[:64]" if smoke else "validation[:1500]")
-    words = (builder, split, validation, target, weights)
-    first = [ours(*words)]
-    found = [
+    seeds, target = range(3 if size == "full" else 1), SIZES[size]["target"]
+    # The directory that holds name/version.
+    where = ["--data-dir", str(Path(builder.data_dir).parents[1])] if size == "full" else []
+
+    def seconds(way, seed):
+        command = [sys.executable, "-m", "benchmarks.training_speed", way, size, *where]
+        answer = subprocess.run(
+            [*command, "--seed", str(seed)], stdout=subprocess.PIPE, text=True, check=True
+        ).stdout
+        print(answer[-400:], flush=True)
+        return float(answer.splitlines()[-1])
+
+    found = {way: [] for way in WAYS}
+    for seed in seeds:
+        for way in WAYS:
+            found[way].append(seconds(way, seed))
+    compared = [
         row(
-            f"training to validation AUC {target:.2f}, against {name}",
+            f"training to validation AUC {target:.2f}, against {way}",
             "s",
-            first,
-            [plain(*words, frozen=frozen)],
+            found["ours"],
+            found[way],
             lower_is_better=True,
-            note="one run each",
         )
-        for name, frozen in (("everything trainable", False), ("frozen, features anew", True))
+        for way in list(WAYS)[1:]
     ]
-    ways = dict(list(WAYS.items())[:1]) if smoke else WAYS
-    speeds, share = steps_per_second(builder, "train[:64]", 1 if smoke else 8, ways)
-    found += [row(f"unfrozen step, {name}", "patches/s", [speed]) for name, speed in speeds.items()]
-    found.append(row("of the machine's peak, in that step, EfficientNetLite0", "share", [share]))
-    return found
+    ways = STEPS if size == "full" else dict(list(STEPS.items())[:6])
+    backbone = SIZES[size]["start"]["backbone"]
+    return compared + step_rows(builder, 10 if size == "full" else 1, ways, backbone)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -22,6 +22,7 @@ from pcam_tf import (
     audit,
     classifier,
     data,
+    engines,
     evaluation,
     prediction,
     recipes,
@@ -178,9 +179,8 @@ def _describe_patches(recipe, source, run_dir):
     """Write which training patches overlap, and which patches of any split are blank."""
     if (run_dir / "blank.csv").is_file():
         return
-    extractor = classifier.feature_extractor(
-        classifier.build(backbone=recipe.backbone, weights=recipe.weights)
-    )
+    model = classifier.build(backbone=recipe.backbone, weights=recipe.weights)
+    extractor = engines.fastest(classifier.feature_extractor(model), data.count(source, "train"))
     blank, ids, grey, features = [], [], [], []
     for split in data.SPLITS:
         bar = tqdm.tqdm(total=data.count(source, split), desc=f"reading {split}", unit="patch")

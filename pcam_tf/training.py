@@ -14,9 +14,10 @@ import sklearn.metrics
 import tensorflow as tf
 import tqdm
 
-from pcam_tf import augment, classifier, data, distillation, strategies
+from pcam_tf import augment, classifier, data, distillation, engines, strategies
 from pcam_tf.errors import InputError
 from pcam_tf.files import write_json, written_whole
+from pcam_tf.model_files import PATCH_PX
 from pcam_tf.recipes import Recipe
 
 HISTORY_COLUMNS = ["phase", "epoch", "loss", "validation_loss", "validation_auc", "seconds"]
@@ -179,15 +180,17 @@ def _frozen_phase(model, recipe, builder, run_dir, training_split):
     best = run_dir / "model-frozen.keras"
     if not best.is_file():
         classifier.freeze(model)
-        training, labels = _features(model, recipe, builder, run_dir, "train", training_split)
+        patches = recipe.frozen_views * data.count(builder, training_split)
+        extractor = engines.fastest(classifier.feature_extractor(model), patches)
+        file, labels = _features(extractor, recipe, builder, run_dir, "train", training_split)
         validation, validation_labels = _features(
-            model, recipe, builder, run_dir, "validation", "validation"
+            extractor, recipe, builder, run_dir, "validation", "validation"
         )
 
         def epochs(first, last):
-            dataset = _feature_batches(training, labels, recipe, first)
+            dataset = _feature_batches(file, labels, recipe, first)
             for epoch in range(first + 1, last):
-                dataset = dataset.concatenate(_feature_batches(training, labels, recipe, epoch))
+                dataset = dataset.concatenate(_feature_batches(file, labels, recipe, epoch))
             return dataset
 
         _fit(
@@ -199,7 +202,7 @@ def _frozen_phase(model, recipe, builder, run_dir, training_split):
             last=recipe.frozen_epochs,
             epochs=epochs,
             patches=len(labels),
-            validation=(lambda head: head.predict(validation, batch_size=1024, verbose=0)),
+            validation=(lambda head: head.predict(np.load(validation), batch_size=1024, verbose=0)),
             validation_labels=validation_labels,
             class_weight=_class_weight(recipe, labels),
         )
@@ -208,21 +211,20 @@ def _frozen_phase(model, recipe, builder, run_dir, training_split):
     model.set_weights(classifier.load(best).get_weights())
 
 
-def _features(model, recipe, builder, run_dir, name, split):
-    """Return features (views × patches, features) float16 on disk, and their labels."""
+def _features(extractor, recipe, builder, run_dir, name, split):
+    """Return the file of features, float16 (views × patches, features), and their labels."""
     views = recipe.frozen_views if name == "train" else 1
     features_file = _work_dir(run_dir) / f"features-{name}.npy"
     labels_file = _work_dir(run_dir) / f"labels-{name}.npy"
     if not features_file.is_file():
         patches = data.count(builder, split)
-        extractor = classifier.feature_extractor(model)
-        labels = np.empty(views * patches, "int8")
-        with written_whole(features_file) as temporary:
-            stored = np.lib.format.open_memmap(
-                temporary, "w+", "float16", (views * patches, extractor.output_shape[-1])
-            )
-            row = 0
-            bar = tqdm.tqdm(total=len(labels), desc=f"features of {name}", unit="patch")
+        width = extractor.predict_on_batch(np.zeros((1, PATCH_PX, PATCH_PX, 3), "float32")).shape[1]
+        labels = []
+        header = {"descr": "<f2", "fortran_order": False, "shape": (views * patches, width)}
+        bar = tqdm.tqdm(total=views * patches, desc=f"features of {name}", unit="patch")
+        # Written batch by batch: of a memory map, what was written would stay in memory.
+        with written_whole(features_file) as temporary, temporary.open("wb") as stored:
+            np.lib.format.write_array_header_1_0(stored, header)
             for view in range(views):
                 augmentation = _augmentation(recipe, seed=recipe.seed + 100 * view)
                 for batch in data.arrays(data.batches(builder, split, batch_size=256)):
@@ -230,29 +232,30 @@ def _features(model, recipe, builder, run_dir, name, split):
                     # The first view is the patch as it is, which is what a prediction sees.
                     for layer in augmentation if view else []:
                         images = layer(images, training=True)
-                    last = row + len(batch["label"])
-                    stored[row:last] = extractor.predict_on_batch(images)
-                    labels[row:last] = batch["label"]
-                    row = last
+                    features = extractor.predict_on_batch(np.asarray(images))
+                    stored.write(features.astype("<f2").tobytes())
+                    labels.append(batch["label"].astype("int8"))
                     bar.update(len(batch["label"]))
             bar.close()
-            stored.flush()
             with written_whole(labels_file) as temporary_labels:
-                np.save(temporary_labels, labels)
-    return np.load(features_file, mmap_mode="r"), np.load(labels_file)
+                np.save(temporary_labels, np.concatenate(labels))
+    return features_file, np.load(labels_file)
 
 
-def _feature_batches(features, labels, recipe, epoch):
+def _feature_batches(file, labels, recipe, epoch):
     """Return one epoch of the head's training: shuffled batches read from disk."""
+    width = np.load(file, mmap_mode="r").shape[1]
     order = np.random.default_rng([recipe.seed, epoch]).permutation(len(labels))
 
     def read(rows):
-        return features[rows].astype("float32"), labels[rows].astype("int64")
+        # Opened anew, so that what was read does not stay in the process's memory.
+        features = np.load(file, mmap_mode="r")[rows]
+        return features.astype("float32"), labels[rows].astype("int64")
 
     def batch(rows):
         values, truth = tf.numpy_function(read, [rows], (tf.float32, tf.int64))
         return (
-            tf.ensure_shape(values, (None, features.shape[1])),
+            tf.ensure_shape(values, (None, width)),
             tf.ensure_shape(truth, (None,)),
         )
 

@@ -181,7 +181,7 @@ def test_without_litert_keras_predicts(model_file, monkeypatch):
 def test_a_model_that_litert_predicts_otherwise_is_not_exported(model_file, monkeypatch):
     before = engines.export_file(model_file).read_bytes()
     monkeypatch.setattr(engines, "TOLERANCE", 0)
-    with pytest.raises(InputError, match="moves probabilities"):
+    with pytest.raises(InputError, match="an output moves by"):
         engines.export(model_file)
 
     def fails(_):
@@ -191,6 +191,24 @@ def test_a_model_that_litert_predicts_otherwise_is_not_exported(model_file, monk
     with pytest.raises(InputError, match="cannot be exported for LiteRT \\(no such operation\\)"):
         engines.export(model_file)
     assert engines.export_file(model_file).read_bytes() == before
+
+
+def test_many_patches_of_any_model_go_through_litert(model_file):
+    extractor = classifier.feature_extractor(classifier.load(model_file))
+    assert engines.fastest(extractor, 10) is extractor
+    fast = engines.fastest(extractor, 10**6)
+    assert isinstance(fast, engines.LiteRT)
+    expected = extractor.predict_on_batch(NOISE)
+    assert expected.shape[1] > 1
+    np.testing.assert_allclose(fast.predict_on_batch(NOISE), expected, atol=1e-4)
+    assert fast.predict_on_batch(NOISE[:0]).shape == (0, expected.shape[1])
+
+
+def test_what_litert_cannot_run_is_left_to_keras(model_file, monkeypatch):
+    model = classifier.load(model_file)
+    monkeypatch.setattr(engines, "TOLERANCE", 0)
+    with pytest.warns(UserWarning, match="LiteRT cannot run .* TensorFlow does"):
+        assert engines.fastest(model, 10**6) is model
 
 
 def test_the_page_reads_with_either_engine(exported):

@@ -13,7 +13,16 @@ import pytest
 import sklearn.metrics
 import tiny_training
 
-from pcam_tf import backbones, classifier, data, distillation, prediction, recipes, training
+from pcam_tf import (
+    backbones,
+    classifier,
+    data,
+    distillation,
+    engines,
+    prediction,
+    recipes,
+    training,
+)
 from pcam_tf.errors import InputError
 
 
@@ -257,8 +266,11 @@ def test_the_learning_rate_warms_up_and_falls():
     assert rates[-1] == pytest.approx(0, abs=1e-6)
 
 
-def test_features_computed_once_teach_the_head_as_much_as_the_plain_way(tiny_source, tmp_path):
+def test_features_computed_once_teach_the_head_as_much_as_the_plain_way(
+    tiny_source, tmp_path, monkeypatch
+):
     """The head on stored features against `fit` on the whole frozen model, epoch by epoch."""
+    monkeypatch.setattr(engines, "_WORTH_CONVERTING", 0)  # as on thousands of patches
     recipe = dataclasses.replace(
         tiny_training.RECIPE,
         backbone="EfficientNetLite0",
