@@ -21,7 +21,7 @@ from benchmarks import growth, input_pipeline, prediction_speed, small_network, 
 from pcam_tf import data, figures, reports
 from pcam_tf.files import write_json
 
-PARTS = ("input", "prediction", "training", "growth")
+PARTS = ("input", "prediction", "training", "steps", "growth")
 
 
 def main(words: list[str] | None = None) -> int:
@@ -47,6 +47,7 @@ def main(words: list[str] | None = None) -> int:
         "input": lambda: input_pipeline.rows(builder, arguments.size),
         "prediction": lambda: prediction_speed.rows(builder, arguments.size),
         "training": lambda: training_speed.rows(builder, arguments.size),
+        "steps": lambda: training_speed.step_rows(builder, arguments.size),
         "growth": lambda: growth.rows(arguments.size),
     }
     for name in PARTS:

@@ -21,6 +21,9 @@ from pcam_tf import synthetic
 FILE_SPLITS = ("train", "valid", "test")
 COUNTS = {"smoke": (256,), "full": (2_000, 8_000, 20_000, 262_144)}
 BACKBONES = {"smoke": small_network.NAME, "full": "EfficientNetLite0"}
+# An unfrozen epoch of more takes long, and its memory is that of the frozen one and of a shuffle
+# that holds at most 20,000 patches.
+MOST_UNFROZEN = 20_000
 _TRAIN = """
 import dataclasses, sys
 from benchmarks import small_network
@@ -28,7 +31,7 @@ from pcam_tf import data, recipes, training
 small_network.register()
 recipe = dataclasses.replace(
     recipes.preset("smoke"), backbone=sys.argv[3], weights=None, crop_px=32, batch_size=64,
-    frozen_epochs=1, unfrozen_epochs=1,
+    frozen_epochs=1, unfrozen_epochs=int(sys.argv[4]),
 )
 training.train(recipe, data.open_source(sys.argv[1]), sys.argv[2])
 """
@@ -85,9 +88,11 @@ def stages(patches, backbone):
         found = {
             "prepare": measured([*command, "prepare", "--from-hdf5", name, "--data-dir", prepared])
         }
-        found["train, one epoch a phase"] = measured(
-            [sys.executable, "-c", _TRAIN, prepared, str(folder / "run"), backbone]
-        )
+        for unfrozen in (0, 1) if patches <= MOST_UNFROZEN else (0,):
+            words = [prepared, str(folder / f"run-{unfrozen}"), backbone, str(unfrozen)]
+            found[f"train, 1 frozen epoch, {unfrozen} unfrozen"] = measured(
+                [sys.executable, "-c", _TRAIN, *words]
+            )
         found["predict"] = measured(
             [
                 *command,
@@ -117,6 +122,8 @@ def rows(size):
     found = []
     for stage in by_count[counts[0]]:
         for count in counts:
+            if stage not in by_count[count]:
+                continue
             seconds, peak = by_count[count][stage]
             found.append(row(f"{stage}, {count:,} patches", "s", [seconds]))
             found.append(row(f"{stage}, {count:,} patches, peak memory", "MiB", [peak]))

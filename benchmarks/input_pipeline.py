@@ -14,7 +14,7 @@ import tensorflow_datasets as tfds
 
 from benchmarks import small_network
 from benchmarks.rows import interleaved, row
-from pcam_tf import augment, classifier, data, recipes, stain
+from pcam_tf import augment, classifier, data, normalisation, recipes, stain
 
 RECIPE = recipes.preset("cpu")
 
@@ -128,6 +128,7 @@ def waiting(builder, split, steps, backbone):
     """
     model = classifier.build(backbone=backbone, weights=None, crop_px=RECIPE.crop_px)
     classifier.unfreeze(model)
+    model = normalisation.fused(model)
     augmented = keras.Sequential([keras.Input(model.input_shape[1:]), *_layers(), model])
     augmented.compile(optimizer="adam", loss="binary_crossentropy")
     batches = data.epochs(

@@ -1,9 +1,10 @@
-"""Seconds from nothing to a validation AUC, against what a notebook would do instead.
+"""Seconds from nothing to a validation AUC, against what a notebook would do instead; and steps.
 
 Three ways to the same place, by the same backbone from ImageNet, the clock stopped while
 validation is predicted: ours (the head on features that are computed once), everything trainable
 from the first epoch, and a frozen backbone that is run anew in every epoch. The plain ways turn and
-mirror patches, as notebooks do, and are looked at every quarter of an epoch.
+mirror patches, as notebooks do, and are looked at every quarter of an epoch. Then steps of the
+unfrozen phase, computed in several ways.
 """
 
 import pcam_tf  # noqa: F401, I001  (first: it sets what TensorFlow reads when it is imported)
@@ -24,7 +25,7 @@ import tensorflow as tf
 
 from benchmarks import prediction_speed, small_network
 from benchmarks.rows import interleaved, row
-from pcam_tf import augment, classifier, data, prediction, recipes, training
+from pcam_tf import augment, classifier, data, normalisation, prediction, recipes, training
 
 RECIPE = dataclasses.replace(
     recipes.preset("cpu"), frozen_views=1, frozen_epochs=4, unfrozen_epochs=0
@@ -38,6 +39,7 @@ STEPS = {
     "64 px": {"crop_px": 64},
     "compiled by XLA": {"jit_compile": True},
     "bfloat16": {"policy": "mixed_bfloat16"},
+    "Keras's own BatchNormalization": {"fused": False},
     "BatchNormalization frozen": {"frozen_normalisation": True},
     "EfficientNetB0": {"backbone": "EfficientNetB0"},
     "MobileNetV2": {"backbone": "MobileNetV2"},
@@ -106,6 +108,7 @@ def _step(
     batch_size=64,
     jit_compile=False,
     policy="float32",
+    fused=True,
     frozen_normalisation=False,
     **options,
 ):
@@ -117,6 +120,8 @@ def _step(
     for layer in model.layers:
         if frozen_normalisation and isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
+    if fused:
+        model = normalisation.fused(model)
     model.compile(optimizer="adam", loss="binary_crossentropy", jit_compile=jit_compile)
     batch = patches[:batch_size], labels[:batch_size]
     model.train_on_batch(*batch)
@@ -136,29 +141,6 @@ def product(side=2048):
     started = time.perf_counter()
     tf.matmul(matrix, matrix).numpy()
     return 2 * side**3 / (time.perf_counter() - started)
-
-
-def step_rows(builder, repeats, ways, backbone):
-    """Return rows of patches a second of unfrozen steps, and of the machine's peak they reach."""
-    patches = data.take(builder, "train[:128]")
-    patches, labels = patches["image"].astype("float32"), patches["label"]
-    steps = {
-        name: _step(patches, labels, **({"backbone": backbone} | options))
-        for name, options in ways.items()
-    }
-    speeds = interleaved(steps | {"product": product}, repeats)
-    # Backwards costs twice as much as forwards.
-    flop = 3 * prediction_speed.flop(classifier.build(weights=None, backbone=backbone))
-    first = next(iter(steps))
-    pairs = zip(speeds[first], speeds["product"], strict=True)
-    return [
-        *(row(f"unfrozen step, {name}", "patches/s", speeds[name]) for name in steps),
-        row(
-            "of a matrix product's operations a second, step as in `cpu`",
-            "share",
-            [flop * speed / peak for speed, peak in pairs],
-        ),
-    ]
 
 
 SIZES = {
@@ -209,7 +191,7 @@ def main(words: list[str] | None = None) -> int:
 def rows(builder, size):
     """Return the rows of the table; see `benchmarks.rows.row`."""
     seeds, target = range(3 if size == "full" else 1), SIZES[size]["target"]
-    # The directory that holds name/version.
+    # What holds the builder's name/version.
     where = ["--data-dir", str(Path(builder.data_dir).parents[1])] if size == "full" else []
 
     def seconds(way, seed):
@@ -224,7 +206,7 @@ def rows(builder, size):
     for seed in seeds:
         for way in WAYS:
             found[way].append(seconds(way, seed))
-    compared = [
+    return [
         row(
             f"training to validation AUC {target:.2f}, against {way}",
             "s",
@@ -234,9 +216,31 @@ def rows(builder, size):
         )
         for way in list(WAYS)[1:]
     ]
-    ways = STEPS if size == "full" else dict(list(STEPS.items())[:6])
+
+
+def step_rows(builder, size):
+    """Return rows of patches a second of unfrozen steps, and of the machine's peak they reach."""
     backbone = SIZES[size]["start"]["backbone"]
-    return compared + step_rows(builder, 10 if size == "full" else 1, ways, backbone)
+    ways = STEPS if size == "full" else dict(list(STEPS.items())[:7])
+    patches = data.take(builder, "train[:128]")
+    patches, labels = patches["image"].astype("float32"), patches["label"]
+    steps = {
+        name: _step(patches, labels, **({"backbone": backbone} | options))
+        for name, options in ways.items()
+    }
+    speeds = interleaved(steps | {"product": product}, 10 if size == "full" else 1)
+    # Backwards costs twice as much as forwards.
+    flop = 3 * prediction_speed.flop(classifier.build(weights=None, backbone=backbone))
+    first = next(iter(steps))
+    pairs = zip(speeds[first], speeds["product"], strict=True)
+    return [
+        *(row(f"unfrozen step, {name}", "patches/s", speeds[name]) for name in steps),
+        row(
+            "of a matrix product's operations a second, step as in `cpu`",
+            "share",
+            [flop * speed / peak for speed, peak in pairs],
+        ),
+    ]
 
 
 if __name__ == "__main__":

@@ -14,7 +14,15 @@ import sklearn.metrics
 import tensorflow as tf
 import tqdm
 
-from pcam_tf import augment, classifier, data, distillation, engines, strategies
+from pcam_tf import (
+    augment,
+    classifier,
+    data,
+    distillation,
+    engines,
+    normalisation,
+    strategies,
+)
 from pcam_tf.errors import InputError
 from pcam_tf.files import write_json, written_whole
 from pcam_tf.model_files import PATCH_PX
@@ -265,7 +273,7 @@ def _feature_batches(file, labels, recipe, epoch):
 def _unfrozen_phase(model, recipe, builder, run_dir, training_split, last, workers):
     """Train backbone and head together, on augmented patches, up to epoch `last`."""
     classifier.unfreeze(model)
-    trained = _for_all(workers, model, recipe)
+    trained = _trained_copy(workers, model, recipe)
     with workers.scope():
         layers = _augmentation(recipe, seed=recipe.seed)
         if recipe.teachers:
@@ -286,8 +294,7 @@ def _unfrozen_phase(model, recipe, builder, run_dir, training_split, last, worke
     )
 
     def validation(_):
-        if trained is not model:
-            model.set_weights(trained.get_weights())
+        model.set_weights(trained.get_weights())
         patches = data.batches(builder, "validation", batch_size=256)
         return model.predict(patches.map(lambda patch: patch["image"]), verbose=0)
 
@@ -315,10 +322,10 @@ def _unfrozen_phase(model, recipe, builder, run_dir, training_split, last, worke
     )
 
 
-def _for_all(workers, model, recipe):
-    """Return the model itself on one device, else a copy that all replicas keep alike."""
+def _trained_copy(workers, model, recipe):
+    """Return a copy that trains faster on one device, or that all replicas keep alike."""
     if workers.strategy is None:
-        return model
+        return normalisation.fused(model)
     with workers.scope():
         copy = strategies.synchronised(_build(dataclasses.replace(recipe, weights=None)))
         classifier.unfreeze(copy)
