@@ -19,7 +19,7 @@ from benchmarks.rows import row
 from pcam_tf import synthetic
 
 FILE_SPLITS = ("train", "valid", "test")
-COUNTS = {"smoke": (256,), "full": (2_000, 8_000, 20_000, 262_144)}
+COUNTS = {"smoke": (256,), "full": (2_000, 8_000, 20_000, 65_536)}
 BACKBONES = {"smoke": small_network.NAME, "full": "EfficientNetLite0"}
 # An unfrozen epoch of more takes long, and its memory is that of the frozen one and of a shuffle
 # that holds at most 20,000 patches.
