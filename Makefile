@@ -34,7 +34,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(VENV) -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch "$@"
 
-# Full size where real patches are given; then do nothing else on the machine for half an hour.
+# Full size where real patches are given; then do nothing else on the machine for an hour and a half.
 bench: $(INSTALLED)
 	@if [ -n "$(DATA_DIR)" ]; then $(VENV) -m benchmarks.bench --size full --data-dir "$(DATA_DIR)" --output docs/performance; \
 	  else $(VENV) -m benchmarks.bench --size smoke; fi
