@@ -125,7 +125,9 @@ def test_later_epochs_see_resized_patches_and_go_on_where_the_earlier_ones_ended
     end, begin = training._Record.on_epoch_end, training._Record.on_epoch_begin
 
     def kernel(record):
-        layer = record.saved.get_layer("first")
+        # In the unfrozen phase a copy is trained, behind the layers of augmentation.
+        trained = record.model.layers[-1] if record.phase == "unfrozen" else record.saved
+        layer = trained.get_layer("first")
         return layer.input.shape[1], layer.get_weights()[0]
 
     def on_epoch_end(self, epoch, logs=None):
