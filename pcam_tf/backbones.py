@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from pcam_tf import efficientnet_lite
-from pcam_tf.errors import InputError, unknown
+from pcam_tf.errors import InputError, first_line, unknown
 
 # Mean and standard deviation of ImageNet's channels, in units of RGB 0..1, as keras.applications
 # and torchvision have them.
@@ -126,7 +126,7 @@ def connect(name: str, patches, *, weights: str | None, stochastic_depth: float 
     except Exception as error:  # Keras raises a bare Exception where a download fails
         if not downloads:
             raise
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise InputError(
             f"the ImageNet weights of {name} cannot be downloaded ({reason}); "
             "go online once, give a file by weights=FILE, start from random weights by "
@@ -146,7 +146,7 @@ def _load_file(network: keras.Model, name: str, path: Path) -> None:
             warnings.simplefilter("ignore")
             network.load_weights(path)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise InputError(
             f"{path} holds no weights for {name} without its head ({reason}); give a "
             ".weights.h5 file that Keras saved for that network."

@@ -10,7 +10,7 @@ import h5py
 import keras
 
 from pcam_tf import backbones
-from pcam_tf.errors import InputError
+from pcam_tf.errors import InputError, first_line
 from pcam_tf.files import written_whole
 from pcam_tf.model_files import PATCH_PX, SHIPPED_MODEL, TEACHERS, model_file  # noqa: F401
 
@@ -184,7 +184,7 @@ def load(path: str | Path | None = None) -> keras.Model:
     try:
         classifier = keras.saving.load_model(path, compile=False)
     except Exception as error:  # what Keras raises for a bad file differs from version to version
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise InputError(
             f"{path} is not a model that Keras {keras.__version__} can read ({reason}); "
             "give a .keras file written by Keras 3."

@@ -17,7 +17,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from pcam_tf import synthetic
-from pcam_tf.errors import InputError, unknown
+from pcam_tf.errors import InputError, first_line, unknown
 
 SPLITS = ("train", "validation", "test")
 NAME, VERSION = "patch_camelyon", "2.0.0"
@@ -66,7 +66,7 @@ def open_source(data_dir: str | Path | None = None) -> tfds.core.DatasetBuilder:
     except InputError:
         raise
     except Exception as error:  # a damaged description raises whatever its parser meets
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise InputError(
             f"{version_dir} is not a TFDS directory that can be read ({reason}): prepare it anew."
         ) from error
@@ -363,7 +363,7 @@ def download(data_dir: str | Path) -> None:
     try:
         tfds.builder(f"{NAME}:{VERSION}", data_dir=data_dir).download_and_prepare()
     except Exception as error:  # throttling, checksums and broken connections all differ
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise InputError(f"the download failed ({reason}): {otherwise}") from error
 
 

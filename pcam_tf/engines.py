@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from pcam_tf import model_files
-from pcam_tf.errors import InputError, unknown
+from pcam_tf.errors import InputError, first_line, unknown
 from pcam_tf.files import written_whole
 from pcam_tf.model_files import PATCH_PX
 
@@ -190,7 +190,7 @@ def export(model: str | Path | None = None, *, small: bool = False) -> Path:
             content = _rounded(content)
         _checked(content, loaded)
     except Exception as error:  # the converter's and the interpreter's errors differ by model
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise InputError(
             f"{path} cannot be exported for LiteRT ({reason}): predict with --engine tensorflow."
         ) from error
@@ -226,7 +226,7 @@ def fastest(model, patches: int) -> Engine:
     try:
         return _checked(_converted(model), model)
     except Exception as error:  # the converter's and the interpreter's errors differ by model
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         warnings.warn(f"LiteRT cannot run {model.name} ({reason}): TensorFlow does.", stacklevel=2)
         return model
 

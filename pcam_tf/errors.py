@@ -8,6 +8,11 @@ class InputError(ValueError):
     """An input that cannot be used; the message is one line: what was wrong and what to do."""
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of what a library's error says, or its name if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
     """Return the error for a `name` that is none of the `known` ones, suggesting the nearest."""
     known = sorted(known)

@@ -15,7 +15,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from pcam_tf import calibration
 from pcam_tf.calibration import CONFIDENCE
-from pcam_tf.errors import InputError
+from pcam_tf.errors import InputError, first_line
 
 RESAMPLES = 1000
 PERCENTILES = (100 * (1 - CONFIDENCE) / 2, 100 * (1 + CONFIDENCE) / 2)
@@ -47,7 +47,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
     except FileNotFoundError as error:
         raise InputError(f"there is no predictions table {path}.") from error
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise InputError(f"{path} is not a CSV table ({reason}).") from error
 
 

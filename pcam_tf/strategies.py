@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from pcam_tf.errors import InputError, unknown
+from pcam_tf.errors import InputError, first_line, unknown
 
 NAMES = ("one", "mirrored", "multi-worker")
 _EXAMPLE = (
@@ -244,7 +244,7 @@ def open_workers(name: str) -> Workers:
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise InputError(
             f"worker {index} cannot join the others as {addresses[index]} ({reason}): check that "
             "TF_CONFIG gives this machine's address and a free port."
