@@ -3,9 +3,9 @@
     python -m benchmarks.bench --size full --data-dir DIR --output docs/performance
 
 writes `performance.json` and `performance.png`, and prints the table. `--only` measures some parts
-anew and keeps the others. `--size smoke` takes
-synthetic patches: it shows that everything works and that all ways agree, no more. Figures are
-ratios of one run; a machine that does something else as well makes them wrong.
+anew and keeps the others. `--size smoke` takes synthetic patches: it shows that everything works
+and that all ways agree, no more. Figures are ratios of one run; a machine that does something else
+as well makes them wrong.
 """
 
 import pcam_tf  # noqa: F401, I001  (first: it sets what TensorFlow reads when it is imported)

@@ -16,14 +16,13 @@ import h5py
 
 from benchmarks import small_network
 from benchmarks.rows import row
-from pcam_tf import synthetic
+from pcam_tf import data, synthetic
 
 FILE_SPLITS = ("train", "valid", "test")
 COUNTS = {"smoke": (256,), "full": (2_000, 8_000, 20_000, 65_536)}
-BACKBONES = {"smoke": small_network.NAME, "full": "EfficientNetLite0"}
 # An unfrozen epoch of more takes long, and its memory is that of the frozen one and of a shuffle
-# that holds at most 20,000 patches.
-MOST_UNFROZEN = 20_000
+# that is full by then.
+MOST_UNFROZEN = data.SHUFFLE_PATCHES
 _TRAIN = """
 import dataclasses, sys
 from benchmarks import small_network
@@ -117,7 +116,7 @@ def rows(size):
     counts = COUNTS[size]
     by_count = {}
     for count in counts:
-        by_count[count] = stages(count, BACKBONES[size])
+        by_count[count] = stages(count, small_network.backbone(size))
         print(f"{count:,} patches: {by_count[count]}", flush=True)
     found = []
     for stage in by_count[counts[0]]:

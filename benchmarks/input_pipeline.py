@@ -186,9 +186,7 @@ def rows(builder, size):
         )
         for way, name in ways.items()
     ]
-    share = waiting(
-        builder, split, steps, small_network.NAME if size == "smoke" else RECIPE.backbone
-    )
+    share = waiting(builder, split, steps, small_network.backbone(size))
     found.append(row("share of a training step spent waiting for data", "share", [share]))
     return found
 

@@ -148,13 +148,13 @@ SIZES = {
         "split": "train[:128]",
         "validation": "validation[:64]",
         "target": 0.0,
-        "start": {"backbone": small_network.NAME, "weights": None},
+        "start": {"backbone": small_network.backbone("smoke"), "weights": None},
     },
     "full": {
         "split": "train",
         "validation": "validation",
         "target": 0.90,
-        "start": {"backbone": RECIPE.backbone, "weights": "imagenet"},
+        "start": {"backbone": small_network.backbone("full"), "weights": "imagenet"},
     },
 }
 WAYS = {
@@ -220,13 +220,13 @@ def rows(builder, size):
 
 def step_rows(builder, size):
     """Return rows of patches a second of unfrozen steps, and of the machine's peak they reach."""
-    backbone = SIZES[size]["start"]["backbone"]
-    ways = STEPS if size == "full" else dict(list(STEPS.items())[:7])
+    backbone = small_network.backbone(size)
     patches = data.take(builder, "train[:128]")
     patches, labels = patches["image"].astype("float32"), patches["label"]
     steps = {
         name: _step(patches, labels, **({"backbone": backbone} | options))
-        for name, options in ways.items()
+        for name, options in STEPS.items()
+        if size == "full" or "backbone" not in options
     }
     speeds = interleaved(steps | {"product": product}, 10 if size == "full" else 1)
     # Backwards costs twice as much as forwards.

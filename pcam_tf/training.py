@@ -25,7 +25,6 @@ from pcam_tf import (
 )
 from pcam_tf.errors import InputError
 from pcam_tf.files import write_json, written_whole
-from pcam_tf.model_files import PATCH_PX
 from pcam_tf.recipes import Recipe
 
 HISTORY_COLUMNS = ["phase", "epoch", "loss", "validation_loss", "validation_auc", "seconds"]
@@ -226,13 +225,10 @@ def _features(extractor, recipe, builder, run_dir, name, split):
     labels_file = _work_dir(run_dir) / f"labels-{name}.npy"
     if not features_file.is_file():
         patches = data.count(builder, split)
-        width = extractor.predict_on_batch(np.zeros((1, PATCH_PX, PATCH_PX, 3), "float32")).shape[1]
         labels = []
-        header = {"descr": "<f2", "fortran_order": False, "shape": (views * patches, width)}
         bar = tqdm.tqdm(total=views * patches, desc=f"features of {name}", unit="patch")
         # Written batch by batch: of a memory map, what was written would stay in memory.
         with written_whole(features_file) as temporary, temporary.open("wb") as stored:
-            np.lib.format.write_array_header_1_0(stored, header)
             for view in range(views):
                 augmentation = _augmentation(recipe, seed=recipe.seed + 100 * view)
                 for batch in data.arrays(data.batches(builder, split, batch_size=256)):
@@ -241,6 +237,10 @@ def _features(extractor, recipe, builder, run_dir, name, split):
                     for layer in augmentation if view else []:
                         images = layer(images, training=True)
                     features = extractor.predict_on_batch(np.asarray(images))
+                    if not labels:
+                        shape = (views * patches, features.shape[1])
+                        header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+                        np.lib.format.write_array_header_1_0(stored, header)
                     stored.write(features.astype("<f2").tobytes())
                     labels.append(batch["label"].astype("int8"))
                     bar.update(len(batch["label"]))
