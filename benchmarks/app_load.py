@@ -19,7 +19,8 @@ import numpy as np
 from gradio_client import Client, handle_file
 from PIL import Image
 
-from pcam_tf import app, findings, page, synthetic
+from pcam_tf import synthetic
+from pcam_tf.app import findings, page, serve
 
 
 def main() -> None:
@@ -37,7 +38,7 @@ def main() -> None:
             files.append(Path(folder) / f"{number}.png")
             Image.fromarray(patch).save(files[-1])
         blocks = page.build(findings.load_reader(arguments.model))
-        address = app.serve(blocks, port=0, wait=False)
+        address = serve.serve(blocks, port=0, wait=False)
         end = time.monotonic() + arguments.seconds
 
         def use(file):

@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from pcam_tf import app, findings, page
+from pcam_tf.app import findings, page, serve
 from pcam_tf.files import written_whole
 
 PICTURE = Path(__file__).parent.parent / "figures" / "smoke" / "app.png"
@@ -25,7 +25,7 @@ def main() -> None:
     if chromium is None:
         sys.exit("error: there is no Chromium on this machine.")
     blocks = page.build(findings.load_reader())
-    address = app.serve(blocks, port=0, wait=False)
+    address = serve.serve(blocks, port=0, wait=False)
     with sync_playwright() as driver:
         browser = driver.chromium.launch(
             executable_path=chromium,

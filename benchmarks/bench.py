@@ -18,7 +18,8 @@ from pathlib import Path
 import matplotlib.ticker
 
 from benchmarks import growth, input_pipeline, prediction_speed, small_network, training_speed
-from pcam_tf import data, figures, reports
+from pcam_tf import data, figures
+from pcam_tf.evaluation import reports
 from pcam_tf.files import write_json
 
 PARTS = ("input", "prediction", "training", "steps", "growth")

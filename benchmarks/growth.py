@@ -26,7 +26,8 @@ MOST_UNFROZEN = data.SHUFFLE_PATCHES
 _TRAIN = """
 import dataclasses, sys
 from benchmarks import small_network
-from pcam_tf import data, recipes, training
+from pcam_tf import data, training
+from pcam_tf.training import recipes
 small_network.register()
 recipe = dataclasses.replace(
     recipes.preset("smoke"), backbone=sys.argv[3], weights=None, crop_px=32, batch_size=64,

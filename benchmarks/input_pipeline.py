@@ -14,14 +14,18 @@ import tensorflow_datasets as tfds
 
 from benchmarks import small_network
 from benchmarks.rows import interleaved, row
-from pcam_tf import augment, classifier, data, normalisation, recipes, stain
+from pcam_tf import data, stain
+from pcam_tf.models import classifier
+from pcam_tf.training import augmentation, batch_normalization, recipes
 
 RECIPE = recipes.preset("cpu")
 
 
 @functools.cache
 def _layers():
-    return augment.layers(seed=0, stain_strength=RECIPE.stain_strength, shift_px=RECIPE.shift_px)
+    return augmentation.layers(
+        seed=0, stain_strength=RECIPE.stain_strength, shift_px=RECIPE.shift_px
+    )
 
 
 @tf.function(autograph=False)
@@ -128,7 +132,7 @@ def waiting(builder, split, steps, backbone):
     """
     model = classifier.build(backbone=backbone, weights=None, crop_px=RECIPE.crop_px)
     classifier.unfreeze(model)
-    model = normalisation.fused(model)
+    model = batch_normalization.fused(model)
     augmented = keras.Sequential([keras.Input(model.input_shape[1:]), *_layers(), model])
     augmented.compile(optimizer="adam", loss="binary_crossentropy")
     batches = data.epochs(

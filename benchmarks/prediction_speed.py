@@ -33,7 +33,9 @@ import threadpoolctl
 from PIL import Image
 
 import benchmarks.rows
-from pcam_tf import classifier, data, engines, prediction, reports
+from pcam_tf import data, prediction
+from pcam_tf.evaluation import reports
+from pcam_tf.models import classifier, engines
 from pcam_tf.files import write_json
 
 BATCHES = (1, 8, 32, 128)

@@ -12,7 +12,8 @@ import argparse
 import numpy as np
 from PIL import Image
 
-from pcam_tf import engines, evaluation, prediction, slides
+from pcam_tf import evaluation, prediction, slides
+from pcam_tf.models import engines
 
 
 def main() -> None:

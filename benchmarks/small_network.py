@@ -2,7 +2,7 @@
 
 import keras
 
-from pcam_tf import backbones
+from pcam_tf.models import backbones
 
 NAME = "Small"
 SHIPPED = "EfficientNetLite0"

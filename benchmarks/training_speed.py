@@ -25,7 +25,9 @@ import tensorflow as tf
 
 from benchmarks import prediction_speed, small_network
 from benchmarks.rows import interleaved, row
-from pcam_tf import augment, classifier, data, normalisation, prediction, recipes, training
+from pcam_tf import data, prediction, training
+from pcam_tf.models import classifier
+from pcam_tf.training import augmentation, batch_normalization, recipes
 
 RECIPE = dataclasses.replace(
     recipes.preset("cpu"), frozen_views=1, frozen_epochs=4, unfrozen_epochs=0
@@ -81,7 +83,9 @@ def plain(builder, split, validation, target, start, seed, *, frozen):
     started, paused = time.perf_counter(), 0.0
     model = classifier.build(**start)
     (classifier.freeze if frozen else classifier.unfreeze)(model)
-    turned = keras.Sequential([keras.Input(model.input_shape[1:]), augment.RandomD4(seed), model])
+    turned = keras.Sequential(
+        [keras.Input(model.input_shape[1:]), augmentation.RandomD4(seed), model]
+    )
     turned.compile(optimizer="adam", loss="binary_crossentropy")
     dataset = builder.as_dataset(split=split, as_supervised=True).shuffle(1024)
     batches = (
@@ -121,7 +125,7 @@ def _step(
         if frozen_normalisation and isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
     if fused:
-        model = normalisation.fused(model)
+        model = batch_normalization.fused(model)
     model.compile(optimizer="adam", loss="binary_crossentropy", jit_compile=jit_compile)
     batch = patches[:batch_size], labels[:batch_size]
     model.train_on_batch(*batch)

@@ -22,7 +22,8 @@ ENGINE_HELP = (
 
 
 def _prepare(arguments):
-    from pcam_tf import data, hdf5
+    from pcam_tf import data
+    from pcam_tf.data import hdf5
 
     data_dir = _needed_dir(arguments)
     if arguments.download:
@@ -50,7 +51,8 @@ def _open(arguments):
 
 
 def _audit(arguments):
-    from pcam_tf import audit, data
+    from pcam_tf import data
+    from pcam_tf.data import audit
     from pcam_tf.files import write_json
 
     source = _open(arguments)
@@ -69,7 +71,10 @@ def _audit(arguments):
 def _train(arguments):
     import dataclasses
 
-    from pcam_tf import engines, prediction, recipes, reports, strategies, training
+    from pcam_tf import prediction, training
+    from pcam_tf.evaluation import reports
+    from pcam_tf.models import engines
+    from pcam_tf.training import devices, recipes
 
     recipe = recipes.preset(arguments.preset)
     chosen = {"backbone": arguments.backbone, "weights": arguments.weights, "seed": arguments.seed}
@@ -78,7 +83,7 @@ def _train(arguments):
     )
     run_dir = arguments.run or Path("runs") / recipe.preset
     # First of all, since TensorFlow takes no devices in once it has computed something.
-    workers = strategies.open_workers(arguments.strategy)
+    workers = devices.open_workers(arguments.strategy)
     source = _open(arguments)
     try:
         training.train(recipe, source, run_dir, workers=workers)
@@ -103,13 +108,15 @@ def _train(arguments):
 
 
 def _export(arguments):
-    from pcam_tf import engines
+    from pcam_tf.models import engines
 
     print(f"exported to {engines.export(arguments.model)}: `predict` and `app` use it by default")
 
 
 def _predict(arguments):
-    from pcam_tf import engines, model_files, prediction, shards
+    from pcam_tf import prediction
+    from pcam_tf.models import engines, model_files
+    from pcam_tf.prediction import shards
 
     if arguments.merge:
         merged = shards.merge(arguments.merge, arguments.output)
@@ -139,7 +146,7 @@ def _predict(arguments):
 
 def _patches(arguments, shard):
     """Return what to predict, as `_predictions` takes it, and what that is a shard of."""
-    from pcam_tf import shards
+    from pcam_tf.prediction import shards
 
     if arguments.images:
         return shards.of_pictures(arguments.images, shard) if shard else (arguments.images, None)
@@ -163,7 +170,10 @@ def _predictions(model, patches, arguments):
 
 
 def _evaluate(arguments):
-    from pcam_tf import evaluation, html_report, reports, reviews
+    from pcam_tf import evaluation
+    from pcam_tf.app import reviews
+    from pcam_tf.evaluation import reports
+    from pcam_tf.figures import html_report
     from pcam_tf.files import write_json, written_whole
 
     if arguments.compare:
@@ -191,7 +201,8 @@ def _evaluate(arguments):
 
 
 def _compare(arguments):
-    from pcam_tf import comparison, evaluation, reports
+    from pcam_tf import evaluation
+    from pcam_tf.evaluation import comparison, reports
     from pcam_tf.files import write_json
 
     if arguments.predictions is not None:
@@ -212,7 +223,10 @@ def _compare(arguments):
 
 
 def _errors(arguments):
-    from pcam_tf import data, error_analysis, evaluation, figures, reports, study_figures
+    from pcam_tf import data, evaluation, figures
+    from pcam_tf.evaluation import reports
+    from pcam_tf.figures import study_plots
+    from pcam_tf.studies import hard_tissue
 
     predictions = evaluation.read_predictions(arguments.predictions)
     threshold = 0.5
@@ -220,20 +234,24 @@ def _errors(arguments):
         validation = evaluation.read_predictions(arguments.validation)
         threshold = evaluation.operating_points(validation)[reports.MAIN_OPERATING_POINT]
     batches = data.batches(_open(arguments), arguments.split, batch_size=256)
-    measures = error_analysis.measure(data.arrays(batches))
-    found = error_analysis.by_measure(predictions, measures, threshold)
+    measures = hard_tissue.measure(data.arrays(batches))
+    found = hard_tissue.by_measure(predictions, measures, threshold)
     print(f"share of each class that is wrong at the threshold {threshold:.3f}, by thirds")
-    print(reports.markdown_table(error_analysis.summary_rows(found)))
-    confident = error_analysis.confident(predictions, measures, threshold)
+    print(reports.markdown_table(hard_tissue.summary_rows(found)))
+    confident = hard_tissue.confident(predictions, measures, threshold)
     print("\nthe more confident half of the errors, and the patches of their class that are right")
     print(confident.to_string(index=False, float_format="{:.3f}".format))
     if arguments.figure:
-        figures.save(study_figures.errors_by_measure(found), arguments.figure)
+        figures.save(study_plots.errors_by_measure(found), arguments.figure)
 
 
 def _robustness(arguments):
-    from pcam_tf import classifier, data, figures, reports, robustness, study_figures
+    from pcam_tf import data, figures
+    from pcam_tf.evaluation import reports
+    from pcam_tf.figures import study_plots
     from pcam_tf.files import written_whole
+    from pcam_tf.models import classifier
+    from pcam_tf.studies import robustness
 
     models = {"model" if arguments.model else "shipped": classifier.load(arguments.model)}
     if arguments.baseline:
@@ -246,13 +264,15 @@ def _robustness(arguments):
     lost = robustness.losses(patches["label"], predicted)
     print(reports.markdown_table(robustness.summary_rows(lost)))
     if arguments.figure:
-        figures.save(study_figures.under_shift(found), arguments.figure)
+        figures.save(study_plots.under_shift(found), arguments.figure)
     print(f"AUC at each level in {arguments.output}")
 
 
 def _novelty(arguments):
-    from pcam_tf import data, novelty, reports
+    from pcam_tf import data
+    from pcam_tf.evaluation import reports
     from pcam_tf.files import write_json
+    from pcam_tf.studies import novelty
 
     source, reference = _open(arguments), None
     if arguments.fit:
@@ -269,28 +289,29 @@ def _novelty(arguments):
 
 
 def _protocols(arguments):
-    from pcam_tf import protocol, reports
+    from pcam_tf.evaluation import reports
+    from pcam_tf.studies import protocols
 
     run_dir = arguments.run or Path("runs") / f"protocols-{arguments.preset}"
-    source = protocol.source_of(
+    source = protocols.source_of(
         arguments.preset, None if arguments.preset == "smoke" else _open(arguments)
     )
-    recipe = protocol.recipe_of(arguments.preset)
-    protocol.study(recipe, source, run_dir, protocol.conditions_of(arguments.preset))
-    print(reports.markdown_table(protocol.summary_rows(protocol.results(run_dir))))
+    recipe = protocols.recipe_of(arguments.preset)
+    protocols.study(recipe, source, run_dir, protocols.conditions_of(arguments.preset))
+    print(reports.markdown_table(protocols.summary_rows(protocols.results(run_dir))))
     print(f"study {run_dir}")
 
 
 def _app(arguments):
-    from pcam_tf import app
+    from pcam_tf.app import serve
 
     # Before the model is loaded, which takes a while.
-    auth = app.login(arguments.auth, arguments.host)
+    auth = serve.login(arguments.auth, arguments.host)
 
-    from pcam_tf import findings, page
+    from pcam_tf.app import findings, page
 
     blocks = page.build(findings.load_reader(arguments.model, arguments.engine), arguments.reviews)
-    app.serve(blocks, host=arguments.host, port=arguments.port, auth=auth)
+    serve.serve(blocks, host=arguments.host, port=arguments.port, auth=auth)
 
 
 def _reproduce(arguments):

@@ -7,8 +7,8 @@ from pathlib import Path
 import nbclient
 import nbformat
 
-from pcam_tf import reports
 from pcam_tf.errors import InputError
+from pcam_tf.evaluation import reports
 from pcam_tf.files import written_whole
 
 NOTEBOOKS_DIR = Path("notebooks")

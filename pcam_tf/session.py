@@ -11,7 +11,8 @@ from pathlib import Path
 import keras
 import tensorflow_datasets as tfds
 
-from pcam_tf import data, figures, recipes
+from pcam_tf import data, figures
+from pcam_tf.training import recipes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,10 @@ import pytest
 import tiny_training
 from PIL import Image
 
-from pcam_tf import __main__, backbones, classifier, data, recipes, robustness
+from pcam_tf import __main__, data
+from pcam_tf.models import backbones, classifier
+from pcam_tf.studies import robustness
+from pcam_tf.training import recipes
 
 
 @pytest.fixture(scope="module")

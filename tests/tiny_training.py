@@ -4,7 +4,9 @@ import sys
 
 import keras
 
-from pcam_tf import backbones, recipes, synthetic, training
+from pcam_tf import synthetic, training
+from pcam_tf.models import backbones
+from pcam_tf.training import recipes
 
 SIZES = {"seed": 1, "train": 192, "validation": 64, "test": 64}
 

@@ -15,17 +15,12 @@ import tensorflow as tf
 import tiny_training
 
 from pcam_tf import __main__ as command_line
-from pcam_tf import (
-    augment,
-    backbones,
-    data,
-    engines,
-    prediction,
-    recipes,
-    reports,
-    synthetic,
-    training,
-)
+from pcam_tf import synthetic
+from pcam_tf.data import sources
+from pcam_tf.evaluation import reports
+from pcam_tf.models import backbones, engines
+from pcam_tf.prediction import tables
+from pcam_tf.training import augmentation, phases, recipes
 
 # Neither a batch nor what is left for the last one is even, so shares differ in size.
 RECIPE = dataclasses.replace(
@@ -40,8 +35,8 @@ RECIPE = dataclasses.replace(
 
 def without_augmentation(patch) -> None:
     """Have `patch`, such as setattr, take augmentation out, weigh classes, and name the recipe."""
-    patch(augment, "layers", lambda **_: [])
-    patch(training, "_class_weight", lambda *_: {0: 0.5, 1: 2.0})
+    patch(augmentation, "layers", lambda **_: [])
+    patch(phases, "_class_weight", lambda *_: {0: 0.5, 1: 2.0})
     patch(backbones, "BACKBONES", backbones.BACKBONES | {"Tiny": tiny_training.TINY})
     patch(recipes, "PRESETS", recipes.PRESETS | {"tiny": RECIPE})
 
@@ -53,19 +48,19 @@ if __name__ == "__main__":
         processor = tf.config.list_physical_devices("CPU")[0]
         halves = [tf.config.LogicalDeviceConfiguration()] * 2
         tf.config.set_logical_device_configuration(processor, halves)
-    data.open_source = lambda _: synthetic.builder(
+    sources.open_source = lambda _: synthetic.builder(
         data_dir, synthetic.config_of(**tiny_training.SIZES)
     )
-    end = training._Record.on_epoch_end
+    end = phases._Record.on_epoch_end
 
     def end_or_be_killed(record, epoch, logs=None):
         end(record, epoch, logs)
         if os.environ.get("KILLED_AFTER") == f"{record.phase},{epoch + 1}":
             os.kill(os.getpid(), signal.SIGKILL)
 
-    training._Record.on_epoch_end = end_or_be_killed
+    phases._Record.on_epoch_end = end_or_be_killed
     # What comes after a training is tested elsewhere.
-    prediction.predict_run = engines.export = lambda *_, **__: None
+    tables.predict_run = engines.export = lambda *_, **__: None
     reports.report_run = reports.summary_rows = reports.markdown_table = lambda _: ""
     words = ["train", "--preset", "tiny", "--strategy", strategy, "--run", run_dir]
     sys.exit(command_line.main(words))

@@ -1,0 +1,31 @@
+"""Where patches come from and how they reach a model: sources, tf.data pipelines, audit."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["audit", "hdf5", "image_files"],
+    submod_attrs={
+        "sources": [
+            "DOWNLOAD_BYTES",
+            "DOWNLOAD_HOST",
+            "NAME",
+            "SPLITS",
+            "SYNTHETIC_DIR",
+            "VERSION",
+            "chosen_dir",
+            "count",
+            "download",
+            "open_source",
+        ],
+        "pipelines": [
+            "SHUFFLE_PATCHES",
+            "arrays",
+            "batches",
+            "epochs",
+            "readable_errors",
+            "shares",
+            "take",
+        ],
+    },
+)

@@ -1,0 +1,232 @@
+"""How patches reach a model: tf.data pipelines of a prepared source, and arrays from them."""
+
+import contextlib
+import functools
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from pcam_tf.data.sources import count
+from pcam_tf.errors import InputError
+
+# Encoded patches take 4 to 25 kB each, so this stays well under 1 GiB.
+SHUFFLE_PATCHES = 20_000
+
+
+def batches(
+    builder: tfds.core.DatasetBuilder,
+    split: str,
+    *,
+    batch_size: int,
+    shuffle_seed: int | None = None,
+    rows: slice | None = None,
+) -> tf.data.Dataset:
+    """Return a split as batches, in stored order or shuffled.
+
+    At most `SHUFFLE_PATCHES` encoded patches are held in memory.
+
+    Args:
+        builder: a prepared source.
+        split: "train", "validation" or "test", or a slice such as "train[:500]".
+        batch_size: patches a batch; the last one may be smaller.
+        shuffle_seed: shuffle, the same way for the same seed (and the same global seed of
+            TensorFlow, if one is set); None for the stored order.
+        rows: only these of what would come otherwise, as in slice(128, 256); None for all. A slice
+            of the split itself is in another order where TFDS has it in several files, which it
+            reads by turns.
+
+    Returns:
+        Dictionaries of `id` (batch,) string, `image` (batch, 96, 96, 3) uint8 and `label`
+        (batch,) int64.
+
+    Raises:
+        InputError: there is no such split.
+    """
+    encoded = _encoded(builder, split, shuffle_seed)
+    if rows is not None:
+        encoded = encoded.skip(rows.start).take(rows.stop - rows.start)
+    decode = builder.info.features["image"].decode_example
+
+    def decoded(patch):
+        return {**patch, "image": decode(patch["image"])}
+
+    return (
+        encoded.map(decoded, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .batch(batch_size)
+        .prefetch(2)
+    )
+
+
+def _encoded(builder, split, shuffle_seed):
+    """Return the patches of a split one by one, in stored order or shuffled, not yet decoded."""
+    patches = count(builder, split)
+    encoded = builder.as_dataset(
+        split=split,
+        decoders={"image": tfds.decode.SkipDecoding()},
+        read_config=tfds.ReadConfig(try_autocache=False),
+        shuffle_files=False,
+    )
+    if shuffle_seed is not None:
+        encoded = encoded.shuffle(
+            min(patches, SHUFFLE_PATCHES), seed=shuffle_seed, reshuffle_each_iteration=False
+        )
+    return encoded
+
+
+def epochs(
+    builder: tfds.core.DatasetBuilder,
+    split: str,
+    *,
+    batch_size: int,
+    seed: int,
+    first: int,
+    last: int,
+) -> tf.data.Dataset:
+    """Return the batches of training epochs `first` to `last` (from 0, `last` not included).
+
+    Each epoch has its own order, which depends on `seed`, its number and TensorFlow's global seed
+    alone: a resumed run sees the batches that an uninterrupted one would have seen.
+
+    Returns:
+        Pairs of patches, (batch, 96, 96, 3) uint8, and labels, (batch,) int64.
+    """
+    joined = _joined(
+        batches(builder, split, batch_size=batch_size, shuffle_seed=_epoch_seed(seed, epoch))
+        for epoch in range(first, last)
+    )
+    return joined.map(lambda patch: (patch["image"], patch["label"]))
+
+
+def _epoch_seed(seed, epoch):
+    return seed + 1000 * epoch
+
+
+def _joined(datasets):
+    return functools.reduce(tf.data.Dataset.concatenate, datasets)
+
+
+def shares(
+    builder: tfds.core.DatasetBuilder,
+    split: str,
+    *,
+    batch_size: int,
+    seed: int,
+    first: int,
+    last: int,
+    replicas: int,
+    own: range,
+) -> tf.data.Dataset:
+    """Return some replicas' shares of the batches of `epochs`, when several train together.
+
+    Replica r of n has patches r, r + n, r + 2 n and so on of each batch, so that the shares of all
+    replicas are the batch, and differ in size by one patch at most. Only these are decoded.
+
+    Args:
+        builder: a prepared source.
+        split: what to train on, such as "train".
+        batch_size: patches a step, of all replicas together.
+        seed: with `first` and `last` as in `epochs`.
+        first: the first epoch, from 0.
+        last: the epoch to end before.
+        replicas: how many there are.
+        own: the numbers of those whose shares are wanted.
+
+    Returns:
+        Dictionaries of `id` (n,) string, `image` (n, 96, 96, 3) uint8, `label` (n,) int64 and `of`,
+        () int32, the size of the batch; for each batch one for each of `own`, in that order. A
+        share of a last, small batch may be empty.
+
+    Raises:
+        InputError: there is no such split.
+    """
+    feature = builder.info.features["image"]
+
+    def share_out(batch):
+        def share(replica):
+            own_part = {name: values[replica::replicas] for name, values in batch.items()}
+            return own_part | {"of": tf.shape(batch["label"])[0]}
+
+        return tf.data.Dataset.range(own.start, own.stop).map(share)
+
+    def decoded(share):
+        signature = tf.TensorSpec(feature.shape, tf.uint8)
+        images = tf.map_fn(feature.decode_example, share["image"], fn_output_signature=signature)
+        return {**share, "image": images}
+
+    joined = _joined(
+        _encoded(builder, split, _epoch_seed(seed, epoch)).batch(batch_size)
+        for epoch in range(first, last)
+    )
+    return (
+        joined.flat_map(share_out)
+        .map(decoded, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        .prefetch(2)
+    )
+
+
+def arrays(patches: Iterable[dict]) -> Iterator[dict[str, np.ndarray]]:
+    """Yield batches as numpy arrays, the ids as text.
+
+    Raises:
+        InputError: a damaged record was met on the way.
+    """
+    with readable_errors():
+        for batch in patches:
+            yield {
+                "id": np.array([name.decode() for name in batch["id"].numpy()]),
+                "image": batch["image"].numpy(),
+                "label": batch["label"].numpy(),
+            }
+
+
+def take(
+    builder: tfds.core.DatasetBuilder, split: str, *, ids: Iterable[str] | None = None
+) -> dict[str, np.ndarray]:
+    """Return the patches of a (small) split or slice as arrays, or those with the given ids.
+
+    Args:
+        builder: a prepared source.
+        split: a split or a slice such as "train[:32]".
+        ids: the patches wanted, in the order wanted; None for all.
+
+    Returns:
+        `id` (n,) text, `image` (n, 96, 96, 3) uint8, `label` (n,) int64.
+
+    Raises:
+        InputError: no such split, or an id that is not in it.
+    """
+    wanted = None if ids is None else list(ids)
+    parts = []
+    for batch in arrays(batches(builder, split, batch_size=256)):
+        keep = slice(None) if wanted is None else np.isin(batch["id"], wanted)
+        parts.append({name: values[keep] for name, values in batch.items()})
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    if wanted is None:
+        return joined
+    rows = {name: row for row, name in enumerate(joined["id"])}
+    missing = [name for name in wanted if name not in rows]
+    if missing:
+        raise InputError(f"the {split} split holds no patch {missing[0]!r}: check the data source.")
+    order = [rows[name] for name in wanted]
+    return {name: values[order] for name, values in joined.items()}
+
+
+@contextlib.contextmanager
+def readable_errors() -> Iterator[None]:
+    """Turn TensorFlow's report of a damaged record into one clear line.
+
+    Raises:
+        InputError: a damaged record was met inside the block.
+    """
+    try:
+        yield
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+        lowered = error.message.lower()
+        if not any(word in lowered for word in ("record", "corrupt", "image", "jpeg", "png")):
+            raise
+        raise InputError(
+            f"a record of the data directory is damaged ({error.message.splitlines()[0][:120]}): "
+            "prepare or copy it anew."
+        ) from error

@@ -1,0 +1,8 @@
+"""Networks: the registry of backbones, the classifier, and the engines that run it."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["backbones", "classifier", "efficientnet_lite", "engines", "model_files"],
+)

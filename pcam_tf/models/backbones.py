@@ -1,0 +1,168 @@
+"""The registry of backbones: name -> network, its preprocessing, where its weights come from."""
+
+import dataclasses
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from pcam_tf.errors import InputError, first_line, unknown
+from pcam_tf.models import efficientnet_lite
+
+# Mean and standard deviation of ImageNet's channels, in units of RGB 0..1, as keras.applications
+# and torchvision have them.
+_MEAN = (0.485, 0.456, 0.406)
+_STANDARD_DEVIATION = (0.229, 0.224, 0.225)
+_TO_MINUS_ONE_TO_ONE = {"scale": 1 / 127.5, "offset": -1.0}
+_TO_UNIT_VARIANCE = {
+    "scale": [1 / (255 * deviation) for deviation in _STANDARD_DEVIATION],
+    "offset": [
+        -mean / deviation for mean, deviation in zip(_MEAN, _STANDARD_DEVIATION, strict=True)
+    ],
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """A network to transfer from.
+
+    Attributes:
+        network: builds it from a scaled Keras tensor: `network(input_tensor=...)`, no head; with
+            `stochastic_depth=...` as well where `has_stochastic_depth`.
+        rescaling: arguments of `keras.layers.Rescaling` that take RGB 0..255 to what it expects;
+            empty where it expects RGB 0..255.
+        load_imagenet: puts ImageNet weights into the built model; None where `network` itself
+            downloads them by `weights="imagenet"`.
+        source: where the ImageNet weights come from.
+        native_px: the side of the images that it was trained on.
+    """
+
+    network: Callable[..., keras.Model]
+    rescaling: dict
+    native_px: int
+    source: str
+    load_imagenet: Callable[[keras.Model], None] | None = None
+    has_stochastic_depth: bool = False
+
+
+def _keras_application(name: str, rescaling: dict, native_px: int = 224, **options) -> Backbone:
+    def network(input_tensor, weights=None):
+        application = getattr(keras.applications, name)
+        return application(include_top=False, weights=weights, input_tensor=input_tensor, **options)
+
+    return Backbone(
+        network=network,
+        rescaling=rescaling,
+        native_px=native_px,
+        source="keras.applications, downloaded on first use",
+    )
+
+
+_UNSCALED = {"include_preprocessing": False}
+BACKBONES = {
+    "EfficientNetLite0": Backbone(
+        network=efficientnet_lite.efficientnet_lite0,
+        rescaling={"scale": 1 / 128, "offset": -127 / 128},
+        native_px=224,
+        source=f"the Python package {efficientnet_lite.WEIGHTS_PACKAGE}",
+        load_imagenet=efficientnet_lite.load_imagenet_weights,
+        has_stochastic_depth=True,
+    ),
+    "MobileNetV2": _keras_application("MobileNetV2", _TO_MINUS_ONE_TO_ONE),
+    "MobileNetV3Small": _keras_application("MobileNetV3Small", _TO_MINUS_ONE_TO_ONE, **_UNSCALED),
+    # keras.applications puts this one's scaling into the network, with no way to leave it out.
+    "EfficientNetB0": _keras_application("EfficientNetB0", {}),
+    "EfficientNetV2B0": _keras_application("EfficientNetV2B0", _TO_UNIT_VARIANCE, **_UNSCALED),
+    "ResNet50V2": _keras_application("ResNet50V2", _TO_MINUS_ONE_TO_ONE),
+    "DenseNet121": _keras_application("DenseNet121", _TO_UNIT_VARIANCE),
+    "ConvNeXtTiny": _keras_application("ConvNeXtTiny", _TO_UNIT_VARIANCE, **_UNSCALED),
+    "Xception": _keras_application("Xception", _TO_MINUS_ONE_TO_ONE, native_px=299),
+}
+
+
+def get(name: str) -> Backbone:
+    """Return the registered backbone of that name.
+
+    Raises:
+        InputError: there is none; the message suggests the nearest.
+    """
+    if name not in BACKBONES:
+        raise unknown("backbone", name, BACKBONES)
+    return BACKBONES[name]
+
+
+def connect(name: str, patches, *, weights: str | None, stochastic_depth: float = 0.0):
+    """Apply a backbone, its preprocessing included, to a Keras tensor of raw patches.
+
+    Args:
+        name: a key of `BACKBONES`.
+        patches: Keras tensor (batch, height, width, 3), RGB 0..255.
+        weights: "imagenet", None for random initialisation, or the path of a weights file that
+            Keras saved for this network without its head (`.weights.h5`).
+        stochastic_depth: see `efficientnet_lite.efficientnet_lite0`; networks of
+            keras.applications have none.
+
+    Returns:
+        The last feature map, (batch, height', width', features). Its layers belong to whatever
+        model is built around it, not to a nested one, so that any layer can be looked into.
+
+    Raises:
+        InputError: no such backbone, or its weights cannot be had.
+    """
+    backbone = get(name)
+    options = {"stochastic_depth": stochastic_depth} if backbone.has_stochastic_depth else {}
+    if backbone.rescaling:
+        patches = keras.layers.Rescaling(**backbone.rescaling, name="rescaling")(patches)
+    downloads = weights == "imagenet" and backbone.load_imagenet is None
+    try:
+        network = (
+            backbone.network(input_tensor=patches, weights="imagenet")
+            if downloads
+            else backbone.network(input_tensor=patches, **options)
+        )
+    except Exception as error:  # Keras raises a bare Exception where a download fails
+        if not downloads:
+            raise
+        reason = first_line(error)
+        raise InputError(
+            f"the ImageNet weights of {name} cannot be downloaded ({reason}); "
+            "go online once, give a file by weights=FILE, start from random weights by "
+            "weights=None, or use EfficientNetLite0, whose weights come with the installation."
+        ) from error
+    if weights == "imagenet" and backbone.load_imagenet is not None:
+        backbone.load_imagenet(network)
+    elif weights not in (None, "imagenet"):
+        _load_file(network, name, Path(weights))
+    return network.output
+
+
+def _load_file(network: keras.Model, name: str, path: Path) -> None:
+    try:
+        with warnings.catch_warnings():
+            # Keras warns once a layer that a file does not fit, and raises at the end.
+            warnings.simplefilter("ignore")
+            network.load_weights(path)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        reason = first_line(error)
+        raise InputError(
+            f"{path} holds no weights for {name} without its head ({reason}); give a "
+            ".weights.h5 file that Keras saved for that network."
+        ) from error
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.Normalization):
+            _correct_variance(layer)
+
+
+def _correct_variance(normalization: keras.layers.Normalization) -> None:
+    """Square the variance where a file holds the standard deviation in its place.
+
+    So does keras.applications' ImageNet file of EfficientNetB0, which it makes up for by a layer
+    that it adds for weights="imagenet" only (tensorflow/tensorflow#49930).
+    """
+    mean, variance, *others = normalization.get_weights()
+    if np.allclose(variance, _STANDARD_DEVIATION):
+        normalization.set_weights([mean, np.square(variance), *others])
+        normalization.finalize_state()

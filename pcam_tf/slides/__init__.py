@@ -1,0 +1,25 @@
+"""Regions of slides: tissue mask, heat map."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=[],
+    submod_attrs={
+        "regions": [
+            "BATCH_SIZE",
+            "MOST_CELLS",
+            "PCAM_MPP",
+            "STRIDES_PX",
+            "STRIDE_PX",
+            "affordable_stride",
+            "covered_cells",
+            "heat_map",
+            "patch_around",
+            "read_region",
+            "rescaled",
+            "tissue_mask",
+            "tumour_share",
+        ]
+    },
+)

@@ -1,0 +1,199 @@
+"""From a region of a slide to a heat map: probabilities of tumour on a grid of 32 px cells.
+
+A region is a picture, uint8 (height, width, 3) RGB. A model of PCam has seen tissue at one scale
+alone, `PCAM_MPP`, so a region is brought to it first. Each cell of the grid is judged by the patch
+of 96 px around it: the cell is that patch's labelled centre.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pcam_tf.data import audit, image_files
+from pcam_tf.errors import InputError
+from pcam_tf.models.model_files import PATCH_PX
+
+PCAM_MPP = 0.972
+STRIDE_PX = 32
+# Larger regions are looked at in larger steps: two cores read one or two hundred patches a second.
+MOST_CELLS = 1800
+STRIDES_PX = (32, 48, 64, 96)
+BATCH_SIZE = 32
+_DARK = 25  # grey level
+_BLOCK_PX = 8  # saturation is that of means over such blocks, since a lone pixel's is noise
+
+
+def read_region(path: str | Path, name: str | None = None) -> tuple[np.ndarray, float | None]:
+    """Read a picture of up to 50 megapixels.
+
+    Args:
+        path: a PNG, JPEG or TIFF file; of a TIFF with several pages, the first.
+        name: what to call it in messages; its path if left out.
+
+    Returns:
+        uint8 (height, width, 3) RGB, and the microns per pixel that it states, if it does.
+
+    Raises:
+        InputError: it cannot be read; see `image_files.opened`.
+    """
+    with image_files.opened(path, name) as picture:
+        mpp = image_files.microns_per_pixel(picture)
+        return np.asarray(image_files.as_rgb(picture)), mpp
+
+
+def rescaled(region: np.ndarray, mpp: float, name: str = "the picture") -> np.ndarray:
+    """Return a region at PCam's 0.972 microns per pixel, antialiased, uint8.
+
+    Args:
+        region: uint8 (height, width, 3).
+        mpp: its microns per pixel.
+        name: what to call it in a message.
+
+    Raises:
+        InputError: an impossible scale, or a region that is then too small or too large.
+    """
+    low, high = image_files.PLAUSIBLE_MPP
+    if not low <= mpp <= high:
+        raise InputError(f"{mpp:g} microns per pixel: give a number from {low:g} to {high:g}.")
+    height, width = (max(round(side * mpp / PCAM_MPP), 1) for side in region.shape[:2])
+    if min(height, width) < PATCH_PX:
+        raise InputError(
+            f"{name} is {width}×{height} px at {PCAM_MPP} microns per pixel: at least "
+            f"{PATCH_PX}×{PATCH_PX} px are needed."
+        )
+    if height * width > image_files.LARGEST_PX:
+        raise InputError(
+            f"{name} would have {height * width / 1e6:.0f} megapixels at {PCAM_MPP} microns per "
+            "pixel: check the number of microns per pixel."
+        )
+    if (height, width) == region.shape[:2]:
+        return region
+    picture = Image.fromarray(region).resize((width, height), Image.Resampling.LANCZOS)
+    return np.asarray(picture)
+
+
+def tissue_mask(region: np.ndarray, stride_px: int = STRIDE_PX) -> np.ndarray:
+    """Return which cells of the grid hold tissue, bool (rows, columns).
+
+    By the rule with which PCam chose patches: somewhere in the cell, saturation (of means over
+    8×8 px) is at least 0.07. Glass is grey, so it is none; nor is the black beyond a scan.
+    """
+    rows, columns = _grid(region, stride_px)
+    height, width = (-(-cells * stride_px // _BLOCK_PX) * _BLOCK_PX for cells in (rows, columns))
+    filled = np.pad(
+        region, ((0, height - len(region)), (0, width - region.shape[1]), (0, 0)), "edge"
+    )
+    blocks = filled.reshape(height // _BLOCK_PX, _BLOCK_PX, width // _BLOCK_PX, _BLOCK_PX, 3)
+    colours = blocks.mean(axis=(1, 3))
+    # In the dark, saturation is a quotient of noise.
+    stained = (audit.saturation(colours) >= audit.BLANK_SATURATION) & (colours.max(-1) > _DARK)
+    per_cell = stride_px // _BLOCK_PX
+    return stained.reshape(rows, per_cell, columns, per_cell).any(axis=(1, 3))
+
+
+def _grid(region, stride_px):
+    if stride_px % (2 * _BLOCK_PX) or not 0 < stride_px <= PATCH_PX:
+        raise InputError(f"a step of {stride_px} px: give 16, 32, 48, 64, 80 or 96.")
+    return -(-len(region) // stride_px), -(-region.shape[1] // stride_px)
+
+
+def affordable_stride(region: np.ndarray) -> int:
+    """Return the smallest step, 32 px or more, whose grid has at most about 1,800 tissue cells.
+
+    For an answer within some fifteen seconds on two cores; the largest step is 96 px.
+    """
+    for stride_px in STRIDES_PX[:-1]:
+        if tissue_mask(region, stride_px).sum() <= MOST_CELLS:
+            return stride_px
+    return STRIDES_PX[-1]
+
+
+def heat_map(
+    predict: Callable[[np.ndarray], np.ndarray],
+    region: np.ndarray,
+    stride_px: int = STRIDE_PX,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Return the probability of tumour of each cell of a region's grid.
+
+    Args:
+        predict: from patches, uint8 (n, 96, 96, 3) with n up to 32, to probabilities (n,).
+        region: uint8 (height, width, 3) at 0.972 microns per pixel, at least 96×96 px.
+        stride_px: side of a cell; the step from patch to patch.
+        progress: called with the patches done and their total after every batch.
+
+    Returns:
+        float32 (rows, columns), cell (i, j) being the square from pixel (i, j) · stride_px on; the
+        last row and column may reach beyond the region, which is mirrored there. NaN where there
+        is no tissue.
+
+    Raises:
+        InputError: an impossible step, or a region smaller than a patch.
+    """
+    tissue = tissue_mask(region, stride_px)
+    found = np.full(tissue.shape, np.nan, "float32")
+    places = np.argwhere(tissue)
+    for first in range(0, len(places), BATCH_SIZE):
+        chosen = places[first : first + BATCH_SIZE]
+        patches = np.stack([patch_around(region, *place, stride_px) for place in chosen])
+        found[tuple(chosen.T)] = predict(patches)
+        if progress:
+            progress(first + len(chosen), len(places))
+    return found
+
+
+def patch_around(
+    region: np.ndarray, row: int, column: int, stride_px: int = STRIDE_PX
+) -> np.ndarray:
+    """Return the patch, uint8 (96, 96, 3), in the middle of which a cell of the grid lies.
+
+    Beyond its borders the region is mirrored.
+
+    Raises:
+        InputError: the grid has no such cell, or the region is smaller than a patch.
+    """
+    rows, columns = _grid(region, stride_px)
+    if not (0 <= row < rows and 0 <= column < columns):
+        raise InputError(f"there is no cell ({row}, {column}) in a grid of {rows}×{columns}.")
+    if min(region.shape[:2]) < PATCH_PX:
+        raise InputError(f"a region has at least {PATCH_PX}×{PATCH_PX} px, not {region.shape}.")
+    inside = [
+        _mirrored(np.arange(PATCH_PX) + cell * stride_px + (stride_px - PATCH_PX) // 2, side)
+        for cell, side in zip((row, column), region.shape[:2], strict=True)
+    ]
+    return region[np.ix_(*inside)]
+
+
+def _mirrored(indices, size):
+    """Return indices mirrored into 0..size - 1, without repeating the outermost pixel."""
+    indices = np.abs(indices)
+    return np.where(indices < size, indices, 2 * (size - 1) - indices)
+
+
+def tumour_share(heat: np.ndarray, threshold: float) -> float | None:
+    """Return the share of tissue cells whose probability is at least the threshold, 0..1.
+
+    None where a heat map has no tissue.
+    """
+    tissue = np.isfinite(heat)
+    return float((heat[tissue] >= threshold).mean()) if tissue.any() else None
+
+
+def covered_cells(mask: np.ndarray, shape: tuple[int, int], stride_px: int = STRIDE_PX):
+    """Return which cells of a region's grid an annotation touches, bool (rows, columns).
+
+    PCam's rule: one pixel of tumour in the cell is enough.
+
+    Args:
+        mask: (height, width) of the same field of view as the region, at any scale; 0 is normal.
+        shape: (height, width) of the region whose grid it is, in pixels.
+        stride_px: side of a cell.
+    """
+    touched = np.asarray(mask) != 0
+    for axis in (0, 1):
+        cells = -(-shape[axis] // stride_px)
+        edges = np.arange(cells) * stride_px * mask.shape[axis] / shape[axis]
+        touched = np.logical_or.reduceat(touched, edges.astype(int), axis=axis)
+    return touched

@@ -1,0 +1,11 @@
+"""How stained tissue absorbs light: optical density and the Beer-Lambert law."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=[],
+    submod_attrs={
+        "beer_lambert": ["EOSIN", "HAEMATOXYLIN", "MIXING", "mix", "optical_density", "transmitted"]
+    },
+)

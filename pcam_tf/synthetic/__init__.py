@@ -1,0 +1,21 @@
+"""Drawn tissue with known truth: cells, sections and slides, as a TFDS builder."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["nuclei", "section", "tissue"],
+    submod_attrs={
+        "patches": [
+            "CENTRE",
+            "Patches",
+            "SLIDES",
+            "SyntheticConfig",
+            "SyntheticPatchCamelyon",
+            "builder",
+            "config_of",
+            "draw_chunks",
+            "draw_patches",
+        ]
+    },
+)

@@ -1,0 +1,310 @@
+import gc
+import os
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import tiny_training
+from PIL import Image
+
+from pcam_tf import __main__, slides, synthetic
+from pcam_tf.app import findings, page, reviews, serve
+from pcam_tf.errors import InputError
+from pcam_tf.models import backbones, classifier
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+SCREENSHOT = Path(__file__).parent.parent.parent / "figures" / "smoke" / "app.png"
+
+
+# gradio leaves sockets and an event loop for the garbage collector to close.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory):
+    """Return a small, untrained classifier in a file."""
+    keras.utils.set_random_seed(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(backbones.BACKBONES, "Tiny", tiny_training.TINY)
+        model = classifier.build(backbone="Tiny", weights=None, crop_px=96)
+    path = tmp_path_factory.mktemp("models") / "tiny.keras"
+    classifier.save(model, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def reader(model_file):
+    """Return the reader of a tiny model, with the settings of the shipped one."""
+    shipped = findings.load_reader()
+    return findings.load_reader(model_file)._replace(points=shipped.points)
+
+
+@pytest.fixture(scope="module")
+def patches():
+    """Return four synthetic patches."""
+    return synthetic.draw_patches(4, split="test").image
+
+
+@pytest.fixture(scope="module")
+def served(reader, tmp_path_factory):
+    """Return the address of a page that is served, and its file of reviews."""
+    file = tmp_path_factory.mktemp("reviews") / "reviews.csv"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
+        blocks = page.build(reader, file)
+        yield serve.serve(blocks, port=0, wait=False), file
+        blocks.close()
+        gc.collect()  # here, where such warnings are ignored, and not in another module's test
+
+
+@pytest.fixture(scope="module")
+def client(served, tmp_path_factory):
+    """Return a program's way to the page."""
+    import gradio_client
+
+    folder = tmp_path_factory.mktemp("downloads")
+    return gradio_client.Client(served[0], verbose=False, download_files=folder)
+
+
+def ask(client, path, **words):
+    from gradio_client import handle_file
+
+    return client.predict(picture=handle_file(path), api_name="/predict", **words)
+
+
+def test_a_program_gets_what_the_page_shows(client, reader, patches, tmp_path):
+    path = tmp_path / "one.png"
+    Image.fromarray(patches[0]).save(path)
+    found = ask(client, path)
+    expected = findings.probabilities(reader, patches[:1])[0]
+    assert found["kind"] == "patch" and found["probability"] == pytest.approx(expected, abs=1e-6)
+    assert found["call"] in ("tumour", "normal")
+    assert found["research_use_only"] == "Research use only. Not for diagnosis."
+    assert "0.972" in found["notes"][0]
+    other = ask(client, path, setting="Misses few tumours", mpp=0.972)
+    assert other["threshold"] < found["threshold"] and other["notes"] == []
+
+
+def test_a_program_gets_the_heat_map_of_a_region(client, reader, patches, tmp_path):
+    region = np.concatenate([np.concatenate(patches[:2], axis=1)] * 2)
+    path = tmp_path / "region.tif"
+    Image.fromarray(region).save(path, resolution=25_400 / 0.972, resolution_unit=2)
+    found = ask(client, path)
+    expected = slides.heat_map(lambda each: findings.probabilities_once(reader, each), region)
+    assert found["kind"] == "region" and found["notes"] == []
+    np.testing.assert_allclose(found["heat_map"], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["text", "truncated", "huge", "glass", "tiny scale"])
+def test_what_is_no_patch_is_refused_in_a_line(client, patches, tmp_path, kind):
+    from gradio_client.exceptions import AppError
+    from test_regions import make
+
+    words, message = {}, "is not a picture that can be read"
+    if kind in ("text", "truncated", "huge"):
+        path = make(tmp_path, kind)
+        message = "at most 50" if kind == "huge" else message
+    elif kind == "glass":
+        path, message = tmp_path / "glass.png", "shows no tissue"
+        Image.new("RGB", (200, 200), "white").save(path)
+    else:
+        path, words, message = tmp_path / "one.png", {"mpp": 0.25}, "at least 96×96"
+        Image.fromarray(patches[0]).save(path)
+    with pytest.raises(AppError, match=message) as error:
+        ask(client, path, **words)
+    assert "Traceback" not in str(error.value) and "/" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/hostname", "http://127.0.0.1:9/picture.png", "../../etc/hostname"]
+)
+def test_a_request_reaches_nothing_but_its_upload(served, path):
+    import httpx
+
+    body = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, 0, "Balanced"]}
+    bare = {"data": [{"path": path}, 0, "Balanced"]}
+    for content in (body, bare):
+        begun = httpx.post(f"{served[0]}gradio_api/call/predict", json=content)
+        if begun.status_code == 200:
+            event = begun.json()["event_id"]
+            answer = httpx.get(f"{served[0]}gradio_api/call/predict/{event}", timeout=20).text
+            assert "event: error" in answer and "probability" not in answer
+    assert httpx.get(f"{served[0]}gradio_api/file=/etc/hostname").status_code in (403, 404)
+
+
+def test_the_settings_say_what_the_report_counted():
+    reader = findings.load_reader()
+    assert list(reader.points) == ["Balanced", "Misses few tumours", "Few false alarms"]
+    thresholds = [point.threshold for point in reader.points.values()]
+    assert thresholds[1] < thresholds[0] < thresholds[2]
+    assert "patches of the test slides" in reader.points["Balanced"].meaning
+
+
+def test_a_model_without_a_report_has_one_setting_of_which_nothing_is_known(model_file):
+    reader = findings.load_reader(model_file)
+    assert list(reader.points) == ["Even odds"] and reader.temperature == 1
+    assert "not known" in reader.points["Even odds"].meaning
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--host", "0.0.0.0"], "give --auth USER:FILE"),
+        (["--host", "192.0.2.1", "--auth", "somebody"], "--auth is USER:FILE"),
+        (["--auth", "somebody:missing"], "cannot read the password"),
+        (["--auth", "somebody:empty"], "the file holds a password"),
+        (["--model", "missing.keras"], "there is no model"),
+    ],
+)
+def test_an_open_page_needs_a_password(tmp_path, monkeypatch, capfd, words, message):
+    monkeypatch.chdir(tmp_path)
+    Path("empty").write_text("\n")
+    assert __main__.main(["app", *words]) == 2
+    printed = capfd.readouterr().err
+    assert message in printed and len(printed.splitlines()) == 1
+
+
+def test_a_password_is_read_from_a_file(tmp_path):
+    (tmp_path / "password").write_text("a long one\n")
+    assert serve.login(f"somebody:{tmp_path / 'password'}", "0.0.0.0") == ("somebody", "a long one")
+    assert serve.login(None, "127.0.0.1") is serve.login(None, "localhost") is None
+    with pytest.raises(InputError, match="can be reached by others"):
+        serve.login(None, "::")
+
+
+@pytest.fixture
+def tab(served):
+    """Return a page in a browser that must stay on this machine and say nothing on its console."""
+    if CHROMIUM is None:
+        pytest.skip("needs the browser Chromium")
+    sync = pytest.importorskip("playwright.sync_api")
+    outside, said = [], []
+    with sync.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        tab = browser.new_page(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+        tab.set_default_timeout(30_000)
+        tab.on(
+            "request",
+            lambda request: (
+                outside.append(request.url)
+                if not request.url.startswith((served[0], "data:", "blob:", "about:"))
+                else None
+            ),
+        )
+        tab.on("console", lambda line: said.append(line.text) if line.type == "error" else None)
+        tab.on("pageerror", lambda error: said.append(str(error)))
+        tab.goto(served[0])
+        yield tab
+        browser.close()
+    assert outside == [] and said == []
+
+
+def test_a_visit(tab, served, reader, patches, tmp_path):
+    files = []
+    for number, patch in enumerate(patches):
+        files.append(tmp_path / f"patch <b>{number}.png")
+        Image.fromarray(patch).save(files[-1])
+    tab.get_by_text("Research use only. Not for diagnosis.").wait_for()
+
+    # One patch: its answer, the slider over it, the words of another setting.
+    tab.locator("input[type=file]").first.set_input_files(files[0])
+    tab.locator("#patch .frame").wait_for()
+    summary = tab.locator("#summary")
+    assert "Probability of tumour in the centre square" in summary.inner_text()
+    assert "does not say its scale" in summary.inner_text()
+    slider = tab.locator("#patch input[type=range]")
+    slider.fill("0")
+    assert opacity(tab, "#patch") == "0"
+    slider.press("ArrowRight")
+    assert opacity(tab, "#patch") == "0.01"
+    tab.get_by_label("Few false alarms").check()
+    tab.get_by_text(reader.points["Few false alarms"].meaning).wait_for()
+    assert tab.locator("#patch .tissue").get_attribute("alt").startswith("Patch under")
+
+    with tab.expect_download() as download:
+        tab.get_by_role("button", name="Report (HTML)").click()
+    report = Path(download.value.path()).read_text(encoding="utf-8")
+    assert "Few false alarms" in report and "<script" not in report and "<b>" not in report
+    assert report.count("data:image/png") == 2
+
+    tab.get_by_role("button", name="Disagree").click()
+    tab.get_by_text("The reviewer disagrees.").wait_for()
+    table = reviews.evaluation.read_table(served[1])
+    assert list(table["agrees"]) == ["no"]
+
+    # Several patches: one is chosen.
+    tab.get_by_label("Clear").first.click()
+    tab.locator("input[type=file]").first.set_input_files(files[1:])
+    tab.get_by_text("3 patches are called tumour").wait_for()
+    tab.locator("#gallery button").nth(1).click()
+    tab.locator("#patch .frame").wait_for()
+    with tab.expect_download() as download:
+        tab.get_by_role("button", name="Predictions (CSV)").click()
+    assert len(pd.read_csv(download.value.path())) == 3
+
+    # What was uploaded is gone once the visitor is.
+    uploads = Path(os.environ["GRADIO_TEMP_DIR"])
+    assert any(uploads.rglob("patch*.png"))
+    tab.goto("about:blank")
+    for _ in range(300):
+        if not any(uploads.rglob("patch*.png")):
+            break
+        tab.wait_for_timeout(100)
+    assert not any(uploads.rglob("patch*.png"))
+
+
+def opacity(tab, where):
+    return tab.locator(f"{where} .overlay").evaluate("each => getComputedStyle(each).opacity")
+
+
+def test_a_region_is_zoomed_and_its_places_looked_at(tab):
+    tab.get_by_role("button", name="Region", exact=True).click()
+    frame = tab.locator("#region .frame")
+    frame.wait_for()
+    assert "of the tissue is called tumour" in tab.locator("#summary").inner_text()
+
+    # A click looks at the place, and keeps what was zoomed to.
+    tab.locator("#region").get_by_label("zoom in").click()
+    stage = tab.locator("#region .stage")
+    zoomed = stage.evaluate("each => each.style.transform")
+    assert "scale(1.5)" in zoomed
+    frame.click(position={"x": 60, "y": 60})
+    tab.locator("#patch .frame").wait_for()
+    assert stage.evaluate("each => each.style.transform") == zoomed
+    assert "synthetic region (2, 3)" in tab.locator("#summary").inner_text()
+
+    # So do the keys; dragging moves the picture and looks at nothing.
+    frame.press("ArrowRight")
+    frame.press("Enter")
+    tab.get_by_text("synthetic region (2, 4)").wait_for()
+    box = frame.bounding_box()
+    tab.mouse.move(box["x"] + 200, box["y"] + 100)
+    tab.mouse.down()
+    tab.mouse.move(box["x"] + 120, box["y"] + 60, steps=3)
+    tab.mouse.up()
+    assert stage.evaluate("each => each.style.transform") != zoomed
+    frame.press("0")
+    assert "scale(1)" in stage.evaluate("each => each.style.transform")
+    with tab.expect_download() as download:
+        tab.get_by_role("button", name="Heat map (PNG)").click()
+    with Image.open(download.value.path()) as picture:
+        assert picture.size == (480, 384)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_warning_is_legible_and_a_narrow_page_fits(tab, scheme):
+    tab.emulate_media(color_scheme=scheme)
+    tab.set_viewport_size({"width": 640, "height": 450})  # as 1280 px are at a zoom of 200 %
+    tab.reload()
+    banner = tab.get_by_text("Research use only. Not for diagnosis.")
+    banner.wait_for()
+    assert banner.evaluate("each => getComputedStyle(each).color") == "rgb(90, 38, 0)"
+    tab.get_by_role("button", name="Region", exact=True).click()
+    tab.locator("#region .frame").wait_for()
+    page = "document.documentElement"
+    assert tab.evaluate(f"{page}.scrollWidth - {page}.clientWidth") == 0
+    assert tab.evaluate("[...document.images].every((each) => each.hasAttribute('alt'))")

@@ -1,0 +1,121 @@
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from pcam_tf import __main__
+from pcam_tf.app import reviews
+from pcam_tf.errors import InputError
+
+WORDS = {"threshold": 0.4, "model": "a model"}
+
+
+def add(path, patch_id="a", probability=0.7, agrees=True):
+    reviews.append(path, patch_id=patch_id, probability=probability, agrees=agrees, **WORDS)
+
+
+@pytest.mark.parametrize(
+    ("probability", "agrees", "label"), [(0.7, True, 1), (0.7, False, 0), (0.1, True, 0),
+                                         (0.1, False, 1), (0.4, True, 1)]
+)  # fmt: skip
+def test_the_label_is_the_reviewers(tmp_path, probability, agrees, label):
+    add(tmp_path / "reviews.csv", probability=probability, agrees=agrees)
+    row = pd.read_csv(tmp_path / "reviews.csv").iloc[0]
+    assert row["label"] == label and row["probability"] == probability
+    assert row["agrees"] == ("yes" if agrees else "no")
+
+
+def test_of_two_reviews_both_are_kept_and_the_last_counts(tmp_path, capsys):
+    path = tmp_path / "new" / "reviews.csv"
+    add(path, 'odd, "name"\n', agrees=False)
+    add(path, "b", probability=0.2)
+    add(path, 'odd, "name"\n', agrees=True)
+    assert len(pd.read_csv(path)) == 3
+    table = reviews.latest(path)
+    assert list(table["id"]) == ["b", 'odd, "name"\n'] and list(table["label"]) == [0, 1]
+    assert __main__.main(["evaluate", str(path)]) == 2
+    assert "for the second time" in capsys.readouterr().err
+    assert __main__.main(["evaluate", str(path), "--latest"]) == 0
+    assert path.with_suffix(".report.json").exists()
+
+
+def test_reviews_of_one_class_are_no_evaluation(tmp_path):
+    add(tmp_path / "reviews.csv")
+    with pytest.raises(InputError, match="one class only"):
+        reviews.latest(tmp_path / "reviews.csv")
+    with pytest.raises(InputError, match="there is no"):
+        reviews.latest(tmp_path / "none.csv")
+
+
+def add_many(path, name):
+    for number in range(40):
+        add(path, f"{name}-{number}", probability=number / 40)
+
+
+def test_several_processes_write_to_one_file(tmp_path):
+    path = tmp_path / "reviews.csv"
+    # Forking a process in which TensorFlow runs may hang.
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=add_many, args=(path, name)) for name in "abc"]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert len(reviews.latest(path)) == 120
+    assert path.read_text().count("id,label") == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_nothing_is_lost_when_the_process_is_killed(tmp_path):
+    path = tmp_path / "reviews.csv"
+    script = (
+        "import sys, itertools; from pcam_tf.app import reviews\n"
+        "for number in itertools.count():\n"
+        "    reviews.append(sys.argv[1], patch_id=str(number), probability=number % 2,\n"
+        "                   threshold=0.5, agrees=True, model='m')\n"
+        "    print(number, flush=True)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, path], stdout=subprocess.PIPE)
+    with process:
+        said = [int(process.stdout.readline()) for _ in range(25)]
+        process.send_signal(signal.SIGKILL)
+        said += [int(line) for line in process.stdout.read().split()]
+    table = reviews.latest(path)
+    assert set(map(str, said)) <= set(table["id"])
+    assert path.read_bytes().endswith(b"\n")
+
+
+def test_a_torn_line_does_not_take_the_next_one_with_it(tmp_path):
+    path = tmp_path / "reviews.csv"
+    add(path, "a")
+    with path.open("a") as file:
+        file.write("b,1,0.9")
+    add(path, "c", probability=0.1)
+    assert path.read_text().splitlines()[-1].startswith("c,0,0.1,")
+    assert list(reviews.latest(path)["id"]) == ["a", "b", "c"]
+
+
+def test_other_files_are_left_alone(tmp_path):
+    (tmp_path / "other.csv").write_text("id,label,probability\n")
+    with pytest.raises(InputError, match="no file of reviews"):
+        reviews.check(tmp_path / "other.csv")
+    assert (tmp_path / "other.csv").read_text() == "id,label,probability\n"
+    with pytest.raises(InputError, match="cannot write"):
+        reviews.check(tmp_path)
+    reviews.check(tmp_path / "new.csv")
+    reviews.check(tmp_path / "new.csv")
+    assert (tmp_path / "new.csv").read_text() == ",".join(reviews.COLUMNS) + "\n"
+
+
+def test_a_full_disk_is_said_and_leaves_whole_lines(tmp_path, monkeypatch):
+    path = tmp_path / "reviews.csv"
+    add(path)
+    before, write = path.read_bytes(), os.write
+    monkeypatch.setattr(os, "write", lambda file, content: write(file, content[:9]))
+    with pytest.raises(InputError, match="No space left"):
+        add(path, "b")
+    assert path.read_bytes() == before

@@ -1,0 +1,118 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+
+from pcam_tf import evaluation
+from pcam_tf.errors import InputError
+from pcam_tf.evaluation import comparison, reports
+
+
+def tables(patches=300, seed=0, groups=0):
+    """Return predictions of a better and a worse model that err on much the same patches."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, 2, patches)
+    shared = labels + generator.normal(0, 0.8, patches)
+    found = []
+    for noise in (0.2, 0.9):
+        scores = scipy.stats.norm.cdf(shared - 0.5 + generator.normal(0, noise, patches))
+        columns = {"id": [f"p{row}" for row in range(patches)], "label": labels}
+        table = pd.DataFrame(columns | {"probability": scores.round(3)})
+        if groups:
+            table["group"] = [f"slide{row % groups}" for row in range(patches)]
+        found.append(table)
+    return found
+
+
+def test_delong_is_what_its_definition_says():
+    first, second = tables(60)
+    labels = first["label"].to_numpy()
+    kernels = []
+    for table in (first, second):
+        scores = table["probability"].to_numpy()
+        tumour, normal = scores[labels == 1][:, None], scores[labels == 0][None]
+        kernels.append((tumour > normal) + 0.5 * (tumour == normal))
+    tumour_part = np.cov([kernel.mean(axis=1) for kernel in kernels]) / len(kernels[0])
+    normal_part = np.cov([kernel.mean(axis=0) for kernel in kernels]) / kernels[0].shape[1]
+    covariance = tumour_part + normal_part
+    difference = kernels[0].mean() - kernels[1].mean()
+    spread = np.sqrt(np.array([1, -1]) @ covariance @ np.array([1, -1]))
+    found = comparison.compare(first, second)["auc"]
+    assert found["difference"]["value"] == pytest.approx(difference)
+    assert found["difference"]["high"] - found["difference"]["low"] == pytest.approx(
+        2 * 1.959964 * spread, rel=1e-6
+    )
+    assert found["p"] == pytest.approx(2 * scipy.stats.norm.sf(abs(difference) / spread))
+
+
+def test_mcnemar_counts_the_patches_that_only_one_calls_right():
+    labels = [1] * 6 + [0] * 4
+    one = [0.9, 0.9, 0.9, 0.9, 0.9, 0.1, 0.1, 0.1, 0.1, 0.9]
+    other = [0.1, 0.1, 0.1, 0.9, 0.9, 0.9, 0.1, 0.1, 0.9, 0.9]
+    first, second = (
+        pd.DataFrame({"id": list("abcdefghij"), "label": labels, "probability": scores})
+        for scores in (one, other)
+    )
+    found = comparison.compare(first, second)["mcnemar"]
+    assert (found["only_first_right"], found["only_second_right"]) == (4, 1)
+    assert found["p"] == pytest.approx(scipy.stats.binomtest(1, 5, 0.5).pvalue)
+    # At other thresholds, other patches are called right.
+    moved = comparison.compare(first, second, thresholds=(0.95, 0.5))["mcnemar"]
+    assert moved["only_second_right"] == 3
+
+
+def test_a_model_does_not_differ_from_itself():
+    first, _ = tables(100)
+    found = comparison.compare(first, first.sample(frac=1, random_state=0))
+    assert found["auc"]["difference"] == {"value": 0, "low": 0, "high": 0}
+    assert found["auc"]["p"] == found["mcnemar"]["p"] == 1
+    assert all(each == {"value": 0, "low": 0, "high": 0} for each in found["bootstrap"].values())
+
+
+def test_the_bootstrap_agrees_with_delong():
+    found = comparison.compare(*tables(600))
+    delong, bootstrap = found["auc"]["difference"], found["bootstrap"]["auc"]
+    assert bootstrap["value"] == pytest.approx(delong["value"])
+    assert bootstrap["low"] == pytest.approx(delong["low"], abs=0.006)
+    assert bootstrap["high"] == pytest.approx(delong["high"], abs=0.006)
+    assert delong["low"] > 0 and found["auc"]["p"] < 0.001
+
+
+def test_slides_are_resampled_whole():
+    independent = comparison.compare(*tables(400))["bootstrap"]["accuracy"]
+    first, second = tables(400)
+    blocks = [f"slide{row // 100}" for row in range(400)]
+    grouped = comparison.compare(first.assign(group=blocks), second)["bootstrap"]["accuracy"]
+    assert grouped["value"] == independent["value"]
+    assert (grouped["low"], grouped["high"]) != (independent["low"], independent["high"])
+
+
+def test_the_order_of_the_second_table_does_not_matter():
+    first, second = tables(120)
+    shuffled = second.sample(frac=1, random_state=1).reset_index(drop=True)
+    assert comparison.compare(first, shuffled) == comparison.compare(first, second)
+
+
+def test_tables_of_other_patches_or_labels_are_refused():
+    first, second = tables(50)
+    with pytest.raises(InputError, match=r"different patches .*such as p49"):
+        comparison.compare(first, second[:49])
+    with pytest.raises(InputError, match="different patches"):
+        comparison.compare(first[:49], second)
+    second.loc[7, "label"] = 1 - second.loc[7, "label"]
+    with pytest.raises(InputError, match="label of 1 patches, such as p7"):
+        comparison.compare(first, second)
+
+
+def test_a_comparison_is_told_in_words_and_fits_into_json():
+    found = comparison.compare(*tables(200))
+    json.dumps(found)
+    text = reports.format_comparison(found, names=("ours", "theirs"))
+    for word in ("ours", "theirs", "DeLong", "McNemar", "sensitivity"):
+        assert word in text
+    assert (
+        f"{evaluation.auc_interval(*tables(200)[0][['label', 'probability']].to_numpy().T)[0]:.3f}"
+        in text
+    )

@@ -1,0 +1,364 @@
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn.metrics
+import tiny_training
+
+from pcam_tf import data, prediction, training
+from pcam_tf.errors import InputError
+from pcam_tf.models import backbones, classifier, engines
+from pcam_tf.training import distillation, phases, recipes
+
+
+@pytest.fixture(autouse=True)
+def tiny_backbone(monkeypatch):
+    monkeypatch.setitem(backbones.BACKBONES, "Tiny", tiny_training.TINY)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_source, tmp_path_factory):
+    """Return the folder of a finished tiny run."""
+    run_dir = tmp_path_factory.mktemp("runs") / "tiny"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(backbones.BACKBONES, "Tiny", tiny_training.TINY)
+        training.train(tiny_training.RECIPE, tiny_source, run_dir)
+    return run_dir
+
+
+def test_presets_are_recipes_of_their_name_and_unknown_ones_are_refused():
+    assert {name: recipe.preset for name, recipe in recipes.PRESETS.items()} == {
+        "smoke": "smoke",
+        "cpu": "cpu",
+        "cpu-144": "cpu-144",
+        "distilled": "distilled",
+        "gpu": "gpu",
+    }
+    with pytest.raises(InputError, match="did you mean 'smoke'"):
+        recipes.preset("smok")
+
+
+def test_a_run_folder_holds_what_it_should_and_nothing_unfinished(run):
+    assert {path.name for path in run.iterdir()} == {
+        "recipe.json",
+        "history.csv",
+        "model-frozen.keras",
+        "model.keras",
+        "finished.json",
+    }
+    history = training.history(run)
+    assert list(history.columns) == training.HISTORY_COLUMNS
+    assert list(zip(history.phase, history.epoch, strict=True)) == [
+        ("frozen", 1),
+        ("frozen", 2),
+        ("unfrozen", 1),
+        ("unfrozen", 2),
+        ("unfrozen", 3),
+    ]
+
+
+def test_the_saved_models_are_the_best_epochs_of_the_run(run, tiny_source):
+    history = training.history(run)
+    for file, rows in (
+        ("model-frozen.keras", history[history.phase == "frozen"]),
+        ("model.keras", history),
+    ):
+        table = prediction.predict_split(classifier.load(run / file), tiny_source, "validation")
+        auc = sklearn.metrics.roc_auc_score(table.label, table.probability)
+        # A pair of patches ranked differently by float rounding is worth 1 / (32 × 32).
+        assert auc == pytest.approx(rows.validation_auc.max(), abs=2 / 32**2)
+
+
+def test_the_frozen_phase_leaves_the_backbone_alone_and_the_unfrozen_changes_it(run):
+    keras.utils.set_random_seed(tiny_training.RECIPE.seed)
+    untrained = phases._build(tiny_training.RECIPE)
+    frozen = classifier.load(run / "model-frozen.keras")
+    for layer in ("first", "second", "normalise"):
+        for before, after in zip(
+            untrained.get_layer(layer).get_weights(),
+            frozen.get_layer(layer).get_weights(),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(before, after)
+    head = "tumour_probability"
+    assert np.any(
+        frozen.get_layer(head).get_weights()[0] != untrained.get_layer(head).get_weights()[0]
+    )
+
+
+def test_the_unfrozen_phase_changes_the_backbone(run, tiny_source, tmp_path):
+    recipe = dataclasses.replace(tiny_training.RECIPE, frozen_epochs=1, frozen_learning_rate=0.0)
+    training.train(recipe, tiny_source, tmp_path)
+    frozen = classifier.load(tmp_path / "model-frozen.keras")
+    final = classifier.load(tmp_path)
+    if training.history(tmp_path).validation_auc.idxmax() == 0:
+        pytest.fail("the untrained head was the best: this recipe shows nothing")
+    for layer in ("first", "normalise"):
+        for before, after in zip(
+            frozen.get_layer(layer).get_weights(),
+            final.get_layer(layer).get_weights(),
+            strict=True,
+        ):
+            assert np.any(before != after)
+
+
+def test_later_epochs_see_resized_patches_and_go_on_where_the_earlier_ones_ended(
+    tiny_source, tmp_path, monkeypatch
+):
+    recipe = dataclasses.replace(tiny_training.RECIPE, resize_px=64, unresized_epochs=2)
+    ended, began = {}, {}
+    end, begin = phases._Record.on_epoch_end, phases._Record.on_epoch_begin
+
+    def kernel(record):
+        # In the unfrozen phase a copy is trained, behind the layers of augmentation.
+        trained = record.model.layers[-1] if record.phase == "unfrozen" else record.saved
+        layer = trained.get_layer("first")
+        return layer.input.shape[1], layer.get_weights()[0]
+
+    def on_epoch_end(self, epoch, logs=None):
+        ended[self.phase, epoch] = kernel(self)
+        end(self, epoch, logs)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        began[self.phase, epoch] = kernel(self)
+        begin(self, epoch, logs)
+
+    monkeypatch.setattr(phases._Record, "on_epoch_end", on_epoch_end)
+    monkeypatch.setattr(phases._Record, "on_epoch_begin", on_epoch_begin)
+    training.train(recipe, tiny_source, tmp_path)
+    sides = {key: side for key, (side, _) in began.items()}
+    assert sides == {
+        ("frozen", 0): 48,
+        ("frozen", 1): 48,
+        ("unfrozen", 0): 48,
+        ("unfrozen", 1): 48,
+        ("unfrozen", 2): 64,
+    }
+    # Swapping the running average in and out again costs a rounding error.
+    np.testing.assert_allclose(began["unfrozen", 2][1], ended["unfrozen", 1][1], atol=1e-7)
+    assert np.any(ended["unfrozen", 2][1] != began["unfrozen", 2][1])
+
+
+def test_a_finished_run_is_loaded_not_trained(run, tiny_source, monkeypatch):
+    monkeypatch.setattr(phases, "_fit", lambda *_, **__: pytest.fail("trained again"))
+    before = (run / "model.keras").stat().st_mtime_ns
+    training.train(tiny_training.RECIPE, tiny_source, run)
+    assert (run / "model.keras").stat().st_mtime_ns == before
+
+
+def test_the_same_seed_gives_the_same_predictions_and_another_others(run, tiny_source, tmp_path):
+    def predicted(folder):
+        return prediction.predict_split(classifier.load(folder), tiny_source, "test").probability
+
+    training.train(tiny_training.RECIPE, tiny_source, tmp_path / "again")
+    pd.testing.assert_series_equal(predicted(run), predicted(tmp_path / "again"), check_exact=True)
+    other = dataclasses.replace(tiny_training.RECIPE, seed=1)
+    training.train(other, tiny_source, tmp_path / "other")
+    assert np.any(predicted(run) != predicted(tmp_path / "other"))
+
+
+@pytest.mark.parametrize("phase", ["frozen", "unfrozen"])
+def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been_killed(
+    run, tiny_source, tiny_data_dir, tmp_path, phase
+):
+    run_dir = tmp_path / "killed"
+    command = [sys.executable, tiny_training.__file__, str(tiny_data_dir), str(run_dir)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for_row(process, run_dir / "history.csv", phase)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = training.history(run_dir)
+    assert not training.is_finished(run_dir)
+
+    training.train(tiny_training.RECIPE, tiny_source, run_dir)
+
+    resumed = training.history(run_dir)
+    pd.testing.assert_frame_equal(resumed.head(len(kept)), kept)
+    same = ["phase", "epoch", "loss", "validation_loss", "validation_auc"]
+    pd.testing.assert_frame_equal(resumed[same], training.history(run)[same], rtol=1e-5)
+    for file in ("model.keras", "model-frozen.keras"):
+        expected, got = (classifier.load(folder / file) for folder in (run, run_dir))
+        for one, other in zip(expected.get_weights(), got.get_weights(), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def wait_for_row(process, history_file: Path, phase: str) -> None:
+    """Wait until a phase's first epoch is in the history of a running training."""
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        if history_file.is_file() and f"\n{phase},1," in history_file.read_text():
+            return
+        if process.poll() is not None:
+            pytest.fail("the training ended before it could be killed")
+        time.sleep(0.002)
+    process.kill()
+    pytest.fail("the training did not get that far")
+
+
+def test_ctrl_c_leaves_a_usable_run(tiny_source, tmp_path, monkeypatch):
+    original = phases._Record.on_epoch_end
+
+    def interrupted(self, epoch, logs=None):
+        original(self, epoch, logs)
+        if self.phase == "unfrozen" and epoch == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+
+    monkeypatch.setattr(phases._Record, "on_epoch_end", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(tiny_training.RECIPE, tiny_source, tmp_path)
+    table = prediction.predict_split(classifier.load(tmp_path), tiny_source, "test")
+    assert table.probability.between(0, 1).all()
+    assert len(training.history(tmp_path)) == 3
+
+
+def test_a_run_of_another_recipe_or_other_patches_is_refused_and_kept(run, tiny_source):
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    with pytest.raises(InputError, match=r"dropout 0\.1 instead of 0\.5"):
+        training.train(dataclasses.replace(tiny_training.RECIPE, dropout=0.5), tiny_source, run)
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_a_phase_ends_when_validation_stalls(tiny_source, tmp_path):
+    recipe = dataclasses.replace(
+        tiny_training.RECIPE, frozen_epochs=20, frozen_learning_rate=0.0, patience=2,
+        unfrozen_epochs=1,
+    )  # fmt: skip
+    training.train(recipe, tiny_source, tmp_path)
+    history = training.history(tmp_path)
+    # At a rate of 0 no epoch is better than the first.
+    assert (history.phase == "frozen").sum() == 3
+
+
+def test_class_weights_make_the_rarer_class_count_as_much():
+    recipe = dataclasses.replace(tiny_training.RECIPE, class_weights=True)
+    weight = phases._class_weight(recipe, np.array([0, 0, 0, 1]))
+    assert weight[0] * 3 == pytest.approx(weight[1] * 1)
+    assert phases._class_weight(tiny_training.RECIPE, np.array([0, 1])) is None
+
+
+def test_mixed_precision_saves_a_float32_model(tiny_source, tmp_path):
+    recipe = dataclasses.replace(
+        tiny_training.RECIPE, mixed_precision=True, frozen_epochs=1, unfrozen_epochs=1
+    )
+    model = training.train(recipe, tiny_source, tmp_path)
+    assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
+
+
+def test_the_learning_rate_warms_up_and_falls():
+    rate = phases._optimizer(tiny_training.RECIPE, 1e-3, steps=100)._learning_rate
+    rates = [float(rate(step)) for step in range(101)]
+    assert np.argmax(rates) == pytest.approx(10, abs=1)
+    assert max(rates) == pytest.approx(1e-3, rel=0.05)
+    assert rates[-1] == pytest.approx(0, abs=1e-6)
+
+
+def test_features_computed_once_teach_the_head_as_much_as_the_plain_way(
+    tiny_source, tmp_path, monkeypatch
+):
+    """The head on stored features against `fit` on the whole frozen model, epoch by epoch."""
+    monkeypatch.setattr(engines, "_WORTH_CONVERTING", 0)  # as on thousands of patches
+    recipe = dataclasses.replace(
+        tiny_training.RECIPE,
+        backbone="EfficientNetLite0",
+        weights="imagenet",
+        frozen_views=1,
+        frozen_epochs=12,
+        frozen_learning_rate=1e-2,
+        unfrozen_epochs=0,
+        dropout=0.0,
+    )
+    cached = training.train(recipe, tiny_source, tmp_path)
+
+    keras.utils.set_random_seed(3)
+    plain = phases._build(recipe)
+    classifier.freeze(plain)
+    patches = data.take(tiny_source, "train")
+    plain.compile(
+        phases._optimizer(recipe, recipe.frozen_learning_rate, 12 * 6),
+        keras.losses.BinaryCrossentropy(label_smoothing=recipe.label_smoothing),
+    )
+    plain.fit(patches["image"], patches["label"], batch_size=32, epochs=12, verbose=0)
+
+    tables = [prediction.predict_split(model, tiny_source, "test") for model in (cached, plain)]
+    one, other = (sklearn.metrics.roc_auc_score(each.label, each.probability) for each in tables)
+    assert one > 0.7
+    assert one == pytest.approx(other, abs=0.05)
+    assert np.corrcoef(tables[0].probability, tables[1].probability)[0, 1] > 0.95
+
+
+def distilled(run, **changes):
+    """Return a tiny recipe that learns from a run alone."""
+    return dataclasses.replace(
+        tiny_training.RECIPE, preset="student", teachers=(str(run), str(run)), **changes
+    )
+
+
+def test_a_student_goes_on_from_its_teacher_and_learns_what_it_says(run, tiny_source, tmp_path):
+    recipe = distilled(run, blur_px=1.0, unfrozen_epochs=2, unfrozen_learning_rate=0.0)
+    student = training.train(recipe, tiny_source, tmp_path / "student")
+    assert not (tmp_path / "student" / "model-frozen.keras").exists()
+    assert set(training.history(tmp_path / "student").phase) == {"unfrozen"}
+    teacher = classifier.load(run)
+    # Without a learning rate only the statistics of BatchNormalization can have moved.
+    for one, other in zip(student.trainable_weights, teacher.trainable_weights, strict=True):
+        np.testing.assert_allclose(np.asarray(one), np.asarray(other), atol=1e-6)
+    trained = training.train(distilled(run, unfrozen_epochs=2), tiny_source, tmp_path / "learnt")
+    patches = data.take(tiny_source, "validation")["image"]
+    taught = prediction.probabilities(teacher, patches)
+    learnt = prediction.probabilities(trained, patches)
+    assert 0 < np.abs(learnt - taught).mean() < 0.2
+
+
+def test_what_is_learnt_is_the_mean_of_the_teachers_log_odds(run, tiny_source):
+    other = Path(run).parent / "other" / "model.keras"
+    changed = classifier.load(run)
+    kernel, bias = changed.layers[-1].get_weights()
+    changed.layers[-1].set_weights([kernel, bias + 2])
+    classifier.save(changed, other)
+    recipe = dataclasses.replace(distilled(run), teachers=(str(run), str(other)))
+    student = classifier.load(run)
+    patches = data.take(tiny_source, "validation[:8]")["image"].astype("float32")
+    layers = phases._augmentation(recipe, seed=recipe.seed)
+    model = distillation.with_teachers(student, recipe.teachers, layers, seed=recipe.seed)
+    assert model.trainable_weights == student.trainable_weights
+    own, taught = np.asarray(model(patches, training=False), "float64").T
+    log_odds = np.log(own / (1 - own))
+    np.testing.assert_allclose(np.log(taught / (1 - taught)), log_odds + 1, atol=1e-3)
+    loss = distillation.cross_entropy(None, np.float32([[0.2, 0.7]]))
+    assert float(loss[0]) == pytest.approx(-0.7 * np.log(0.2) - 0.3 * np.log(0.8), rel=1e-4)
+
+
+def test_a_killed_distillation_goes_on_from_its_checkpoint(run, tiny_source, tmp_path, monkeypatch):
+    whole = training.train(distilled(run, unfrozen_epochs=2), tiny_source, tmp_path / "whole")
+    epoch_end = phases._Record.on_epoch_end
+
+    def killed(record, epoch, logs=None):
+        epoch_end(record, epoch, logs)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(phases._Record, "on_epoch_end", killed)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(distilled(run, unfrozen_epochs=2), tiny_source, tmp_path / "killed")
+    resumed = training.train(distilled(run, unfrozen_epochs=2), tiny_source, tmp_path / "killed")
+    for one, other in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_teacher_that_is_missing_or_of_another_network_is_refused(run, tiny_source, tmp_path):
+    missing = dataclasses.replace(distilled(run), teachers=(str(tmp_path / "none"),))
+    with pytest.raises(InputError, match="there is no model"):
+        training.train(missing, tiny_source, tmp_path / "student")
+    another = dataclasses.replace(distilled(run), backbone="MobileNetV2")
+    with pytest.raises(InputError, match="another network than MobileNetV2"):
+        training.train(another, tiny_source, tmp_path / "student")
+    assert not (tmp_path / "student").exists()
