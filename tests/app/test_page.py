@@ -5,6 +5,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import odd_pictures
 import pandas as pd
 import pytest
 import tiny_training
@@ -102,11 +103,10 @@ def test_a_program_gets_the_heat_map_of_a_region(client, reader, patches, tmp_pa
 @pytest.mark.parametrize("kind", ["text", "truncated", "huge", "glass", "tiny scale"])
 def test_what_is_no_patch_is_refused_in_a_line(client, patches, tmp_path, kind):
     from gradio_client.exceptions import AppError
-    from test_regions import make
 
     words, message = {}, "is not a picture that can be read"
     if kind in ("text", "truncated", "huge"):
-        path = make(tmp_path, kind)
+        path = odd_pictures.make(tmp_path, kind)
         message = "at most 50" if kind == "huge" else message
     elif kind == "glass":
         path, message = tmp_path / "glass.png", "shows no tissue"

@@ -1,7 +1,5 @@
-import struct
-import zlib
-
 import numpy as np
+import odd_pictures
 import pytest
 from PIL import Image, TiffImagePlugin
 
@@ -9,78 +7,6 @@ from pcam_tf import slides
 from pcam_tf.data import image_files
 from pcam_tf.errors import InputError
 from pcam_tf.slides import regions
-
-# Stained everywhere, and no two places alike: smooth enough for JPEG.
-REGION = np.stack(
-    [
-        200 - 40 * np.cos(np.linspace(0, 9, 200))[None] * np.ones((150, 1)),
-        90 + 40 * np.sin(np.linspace(0, 7, 150))[:, None] * np.ones(200),
-        170 + 30 * np.cos(np.linspace(0, 5, 150))[:, None] * np.sin(np.linspace(0, 3, 200)),
-    ],
-    axis=-1,
-).astype("uint8")
-
-
-def png_16_bit(path):
-    """Write a PNG of 16 bits a channel, which Pillow reads but cannot write."""
-
-    def chunk(name, content):
-        check = struct.pack(">I", zlib.crc32(name + content))
-        return struct.pack(">I", len(content)) + name + content + check
-
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in REGION.astype("uint16") * 257)
-    header = struct.pack(">IIBBBBB", 200, 150, 16, 2, 0, 0, 0)
-    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
-
-
-def huge_png(path, width=20_000, height=3_000):
-    """Write a small file whose header claims 60 megapixels, or as many as are said."""
-    png_16_bit(path)
-    content = bytearray(path.read_bytes())
-    content[16:24] = struct.pack(">II", width, height)
-    content[24] = 8
-    content[29:33] = struct.pack(">I", zlib.crc32(bytes(content[12:29])))
-    path.write_bytes(content)
-
-
-def make(folder, kind):
-    """Write a picture of a kind and return its path."""
-    picture = Image.fromarray(REGION)
-    path = folder / f"{kind}.png".replace(" ", "_")
-    if kind == "huge":
-        huge_png(path)
-    elif kind == "gigapixel":
-        huge_png(path, 40_000, 30_000)
-    elif kind == "16-bit":
-        png_16_bit(path)
-    elif kind == "16-bit grey":
-        Image.fromarray(REGION[..., 0].astype("uint16") * 257).save(path)
-    elif kind == "text":
-        path.write_text("no picture")
-    elif kind == "empty":
-        path.write_bytes(b"")
-    elif kind == "truncated":
-        picture.save(path)
-        path.write_bytes(path.read_bytes()[:-3000])
-    elif kind == "truncated JPEG":
-        path = path.with_suffix(".jpg")
-        picture.save(path, quality=95)
-        path.write_bytes(path.read_bytes()[:1500])
-    elif kind == "corrupt":
-        picture.save(path)
-        content = bytearray(path.read_bytes())
-        content[200:260] = bytes(60)
-        path.write_bytes(content)
-    elif kind in ("animated PNG", "GIF", "animated WebP"):
-        path = path.with_suffix({"GIF": ".gif", "animated WebP": ".webp"}.get(kind, ".png"))
-        picture.save(path, save_all=True, append_images=[picture.rotate(180)])
-    elif kind == "tiny":
-        picture.crop((0, 0, 200, 40)).save(path)
-    elif kind == "float":
-        path = path.with_suffix(".tif")
-        Image.fromarray(REGION[..., 0].astype("float32")).save(path)
-    return path
 
 
 @pytest.mark.parametrize(
@@ -103,7 +29,7 @@ def make(folder, kind):
     ],
 )
 def test_bad_uploads_are_refused_in_one_line(tmp_path, kind, message):
-    path = make(tmp_path, kind)
+    path = odd_pictures.make(tmp_path, kind)
     with pytest.raises(InputError, match=message) as error:
         slides.rescaled(slides.read_region(path, path.name)[0], slides.PCAM_MPP)
     assert "\n" not in str(error.value)
@@ -111,21 +37,21 @@ def test_bad_uploads_are_refused_in_one_line(tmp_path, kind, message):
 
 
 def test_odd_pictures_are_read_as_what_they_show(tmp_path):
-    picture = Image.fromarray(REGION)
+    picture = Image.fromarray(odd_pictures.REGION)
     quarters = picture.quantize(64)
     exif = Image.Exif()
     exif[0x0112] = 6  # turned clockwise to be seen upright
     kept = np.full((150, 200, 1), 255, "uint8")
     kept[:, :100] = 0
-    on_white = np.where(kept > 0, REGION, 255)
+    on_white = np.where(kept > 0, odd_pictures.REGION, 255)
     for name, written, options, expected in (
         ("grey.png", picture.convert("L"), {}, np.asarray(picture.convert("L").convert("RGB"))),
         ("palette.png", quarters, {}, np.asarray(quarters.convert("RGB"))),
-        ("alpha.png", Image.fromarray(np.dstack([REGION, kept])), {}, on_white),
-        ("exif.png", picture, {"exif": exif}, np.rot90(REGION, -1)),
-        ("lzw.tif", picture, {"compression": "tiff_lzw"}, REGION),
+        ("alpha.png", Image.fromarray(np.dstack([odd_pictures.REGION, kept])), {}, on_white),
+        ("exif.png", picture, {"exif": exif}, np.rot90(odd_pictures.REGION, -1)),
+        ("lzw.tif", picture, {"compression": "tiff_lzw"}, odd_pictures.REGION),
         ("pages.tif", picture, {"save_all": True, "append_images": [picture.resize((100, 75))]},
-         REGION),
+         odd_pictures.REGION),
     ):  # fmt: skip
         written.save(tmp_path / name, **options)
         found, mpp = slides.read_region(tmp_path / name)
@@ -134,7 +60,7 @@ def test_odd_pictures_are_read_as_what_they_show(tmp_path):
     for name, mode in (("cmyk.tif", "CMYK"), ("cmyk.jpg", "CMYK"), ("plain.jpg", "RGB")):
         picture.convert(mode).save(tmp_path / name)
         found, _ = slides.read_region(tmp_path / name)
-        assert np.abs(found.astype(int) - REGION).mean() < 4, name
+        assert np.abs(found.astype(int) - odd_pictures.REGION).mean() < 4, name
 
 
 @pytest.mark.parametrize(
@@ -150,7 +76,7 @@ def test_odd_pictures_are_read_as_what_they_show(tmp_path):
     ],
 )
 def test_only_a_plausible_scale_is_believed(tmp_path, tags, mpp):
-    Image.fromarray(REGION).save(tmp_path / "region.tif", **tags)
+    Image.fromarray(odd_pictures.REGION).save(tmp_path / "region.tif", **tags)
     found = slides.read_region(tmp_path / "region.tif")[1]
     assert found == (mpp and pytest.approx(mpp, rel=1e-3))
 
@@ -158,20 +84,20 @@ def test_only_a_plausible_scale_is_believed(tmp_path, tags, mpp):
 def test_a_resolution_of_nothing_is_none(tmp_path):
     info = TiffImagePlugin.ImageFileDirectory_v2()
     info[282], info[296] = TiffImagePlugin.IFDRational(0, 1), 2
-    Image.fromarray(REGION).save(tmp_path / "region.tif", tiffinfo=info)
+    Image.fromarray(odd_pictures.REGION).save(tmp_path / "region.tif", tiffinfo=info)
     assert slides.read_region(tmp_path / "region.tif")[1] is None
 
 
 def test_a_region_is_brought_to_the_scale_of_the_patches():
-    fine = np.kron(REGION, np.ones((4, 4, 1), "uint8"))
+    fine = np.kron(odd_pictures.REGION, np.ones((4, 4, 1), "uint8"))
     found = slides.rescaled(fine, slides.PCAM_MPP / 4)
-    assert found.shape == REGION.shape
-    assert np.abs(found.astype(int) - REGION).mean() < 2
-    assert slides.rescaled(REGION, slides.PCAM_MPP) is REGION
+    assert found.shape == odd_pictures.REGION.shape
+    assert np.abs(found.astype(int) - odd_pictures.REGION).mean() < 2
+    assert slides.rescaled(odd_pictures.REGION, slides.PCAM_MPP) is odd_pictures.REGION
     for mpp, message in ((0, "give a number from 0.1 to 5"), (np.nan, "give a number"),
                          (0.25, "at least 96×96 px")):  # fmt: skip
         with pytest.raises(InputError, match=message):
-            slides.rescaled(REGION, mpp)
+            slides.rescaled(odd_pictures.REGION, mpp)
     with pytest.raises(InputError, match="check the number of microns per pixel"):
         slides.rescaled(np.broadcast_to(np.uint8(9), (2000, 2000, 3)), 4.9)
 
@@ -195,16 +121,18 @@ def test_each_cell_is_judged_by_the_patch_around_it(stride_px):
         seen.extend(patches)
         return patches[:, 48, 48, 0] / 255
 
-    heat = slides.heat_map(predict, REGION, stride_px, lambda *counts: told.append(counts))
+    heat = slides.heat_map(
+        predict, odd_pictures.REGION, stride_px, lambda *counts: told.append(counts)
+    )
     assert heat.shape == (-(-150 // stride_px), -(-200 // stride_px)) and heat.dtype == np.float32
     assert told[-1] == (heat.size, heat.size)
     # The middle of a cell that lies inside the region is the middle of its patch.
-    inside = [side // stride_px for side in REGION.shape[:2]]
+    inside = [side // stride_px for side in odd_pictures.REGION.shape[:2]]
     for row, column in np.ndindex(*inside):
         middle = [cell * stride_px + stride_px // 2 for cell in (row, column)]
-        assert heat[row, column] == pytest.approx(REGION[*middle, 0] / 255)
+        assert heat[row, column] == pytest.approx(odd_pictures.REGION[*middle, 0] / 255)
     # The last patch reaches beyond the region, which is mirrored there.
-    padded = np.pad(REGION, ((96, 96), (96, 96), (0, 0)), "reflect")
+    padded = np.pad(odd_pictures.REGION, ((96, 96), (96, 96), (0, 0)), "reflect")
     top, left = (96 + (cells - 1) * stride_px + stride_px // 2 - 48 for cells in heat.shape)
     np.testing.assert_array_equal(seen[-1], padded[top : top + 96, left : left + 96])
 
@@ -224,22 +152,22 @@ def test_the_share_is_of_tissue():
 
 
 def test_large_regions_are_looked_at_in_larger_steps(monkeypatch):
-    assert slides.affordable_stride(REGION) == 32
+    assert slides.affordable_stride(odd_pictures.REGION) == 32
     monkeypatch.setattr(regions, "MOST_CELLS", 20)
-    assert slides.affordable_stride(REGION) == 48
+    assert slides.affordable_stride(odd_pictures.REGION) == 48
     monkeypatch.setattr(regions, "MOST_CELLS", 0)
-    assert slides.affordable_stride(REGION) == 96
+    assert slides.affordable_stride(odd_pictures.REGION) == 96
 
 
 def test_cells_and_steps_that_cannot_be_are_refused():
     with pytest.raises(InputError, match="there is no cell"):
-        slides.patch_around(REGION, 5, 0)
+        slides.patch_around(odd_pictures.REGION, 5, 0)
     with pytest.raises(InputError, match="there is no cell"):
-        slides.patch_around(REGION, 0, -1)
+        slides.patch_around(odd_pictures.REGION, 0, -1)
     with pytest.raises(InputError, match="give 16, 32"):
-        slides.heat_map(None, REGION, 40)
+        slides.heat_map(None, odd_pictures.REGION, 40)
     with pytest.raises(InputError, match="at least 96×96"):
-        slides.patch_around(REGION[:90], 0, 0)
+        slides.patch_around(odd_pictures.REGION[:90], 0, 0)
 
 
 def test_one_pixel_of_tumour_makes_a_cell_tumour():
