@@ -62,8 +62,8 @@ def main() -> None:
     arguments = parser.parse_args()
     cores = len(os.sched_getaffinity(0))
     source = data.open_source(data.chosen_dir(arguments.data_dir))
-    calibration = data.take(source, f"train[:{CALIBRATION}]")["image"].astype("float32")
-    validation = data.take(source, "validation")
+    calibration = data.read_patches(source, f"train[:{CALIBRATION}]")["image"].astype("float32")
+    validation = data.read_patches(source, "validation")
     loads = [os.getloadavg()]
     with tempfile.TemporaryDirectory() as folder:
         model = classifier.load()
@@ -113,7 +113,7 @@ def rows(builder, size):
     smoke = size == "smoke"
     repetitions, cores = (1, 2) if smoke else (7, len(os.sched_getaffinity(0)))
     model, engine = classifier.load(), engines.load(engine="litert")
-    validation = data.take(builder, "validation[:64]" if smoke else "validation")
+    validation = data.read_patches(builder, "validation[:64]" if smoke else "validation")
     strays = differences(model, {}, validation, cores)["pcam_tf.engines float32"]
     if strays["largest_difference"] > engines.TOLERANCE:
         raise RuntimeError(f"LiteRT strays by {strays['largest_difference']} from Keras")

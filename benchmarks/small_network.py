@@ -23,5 +23,5 @@ def backbone(size: str) -> str:
 def register() -> None:
     """Add it to the backbones of this process."""
     backbones.BACKBONES[NAME] = backbones.Backbone(
-        network=_network, rescaling={"scale": 1 / 128, "offset": -1.0}, native_px=32, source="none"
+        network=_network, rescaling={"scale": 1 / 128, "offset": -1.0}
     )

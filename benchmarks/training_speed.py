@@ -183,7 +183,7 @@ def main(words: list[str] | None = None) -> int:
     seconds = WAYS[arguments.way](
         builder,
         found["split"],
-        data.take(builder, found["validation"]),
+        data.read_patches(builder, found["validation"]),
         found["target"],
         found["start"],
         arguments.seed,
@@ -225,7 +225,7 @@ def rows(builder, size):
 def step_rows(builder, size):
     """Return rows of patches a second of unfrozen steps, and of the machine's peak they reach."""
     backbone = small_network.backbone(size)
-    patches = data.take(builder, "train[:128]")
+    patches = data.read_patches(builder, "train[:128]")
     patches, labels = patches["image"].astype("float32"), patches["label"]
     steps = {
         name: _step(patches, labels, **({"backbone": backbone} | options))

@@ -256,7 +256,7 @@ def _robustness(arguments):
     models = {"model" if arguments.model else "shipped": classifier.load(arguments.model)}
     if arguments.baseline:
         models["baseline"] = classifier.load(arguments.baseline)
-    patches = data.take(_open(arguments), arguments.split)
+    patches = data.read_patches(_open(arguments), arguments.split)
     predicted = robustness.probabilities_under_shift(models, patches["image"])
     found = robustness.auc_under_shift(patches["label"], predicted)
     with written_whole(arguments.output) as temporary:
@@ -283,7 +283,7 @@ def _novelty(arguments):
             )
         )
         write_json(arguments.fit, reference)
-    patches = data.take(source, arguments.split)["image"]
+    patches = data.read_patches(source, arguments.split)["image"]
     found = novelty.detection(novelty.changed(patches), reference)
     print(reports.markdown_table(novelty.summary_rows(found)))
 

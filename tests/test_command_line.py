@@ -42,7 +42,7 @@ def test_predict_then_evaluate(prepared, model_file, tmp_path, capsys):
         assert run(*words, "--output", tmp_path / f"{split}.csv") == 0
     table = pd.read_csv(tmp_path / "test.csv")
     assert list(table.columns) == ["id", "label", "probability"]
-    expected = data.take(data.open_source(prepared), "test")
+    expected = data.read_patches(data.open_source(prepared), "test")
     assert list(table["id"]) == list(expected["id"])
     assert list(table["label"]) == list(expected["label"])
 

@@ -19,9 +19,7 @@ def network(input_tensor):
     return keras.Model(keras.utils.get_source_inputs(input_tensor), tensor)
 
 
-TINY = backbones.Backbone(
-    network=network, rescaling={"scale": 1 / 128, "offset": -1.0}, native_px=32, source="a test"
-)
+TINY = backbones.Backbone(network=network, rescaling={"scale": 1 / 128, "offset": -1.0})
 RECIPE = recipes.Recipe(
     preset="tiny",
     backbone="Tiny",

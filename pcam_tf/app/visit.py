@@ -112,7 +112,9 @@ def look(
             region = _read(reader, visit, name, pixels, notes, progress)
         else:
             cropped += pixels.shape[:2] != (PATCH_PX, PATCH_PX)
-            patches.append(_found(reader, name, np.ascontiguousarray(prediction.centre(pixels))))
+            patches.append(
+                _found(reader, name, np.ascontiguousarray(prediction.centre(pixels, PATCH_PX)))
+            )
     if cropped:
         which = f"of {cropped} larger pictures" if cropped > 1 else "of a larger picture"
         notes.append(f"Only the centre {which} was looked at: give a region by itself.")

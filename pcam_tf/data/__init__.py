@@ -17,6 +17,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "count",
             "download",
             "open_source",
+            "task_of",
+            "write_source",
         ],
         "pipelines": [
             "SHUFFLE_PATCHES",
@@ -25,7 +27,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "epochs",
             "readable_errors",
             "shares",
-            "take",
+            "read_patches",
         ],
     },
 )

@@ -6,7 +6,7 @@ Patches stream through once; a 16-byte digest and a 192-byte thumbnail of each a
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,9 +15,10 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from pcam_tf.errors import InputError
+from pcam_tf.task import PCAM, Task
 
-PATCH_PX = 96
-# A thumbnail is 8×8 means over 12×12 px: coarser than JPEG's blocks, whose means it hardly moves.
+# A thumbnail is 8×8 means, of a 96 px patch over 12×12 px: coarser than JPEG's blocks, so that
+# compression hardly moves it.
 THUMBNAIL_PX = 8
 # PCam kept no patch whose maximum saturation, blurred, was below 0.07 (Veeling et al. 2018).
 BLANK_SATURATION = 0.07
@@ -32,7 +33,9 @@ TREE_NEIGHBOURS = 8
 EXAMPLES = 10
 
 
-def audit(batches_by_split: Mapping[str, Iterable[Mapping[str, np.ndarray]]]) -> dict:
+def audit(
+    batches_by_split: Mapping[str, Iterable[Mapping[str, np.ndarray]]], task: Task = PCAM
+) -> dict:
     """Count what the splits hold, and find copies within and across them.
 
     *Exact* duplicates have the same pixels. *Near* duplicates have different pixels and thumbnails
@@ -43,23 +46,25 @@ def audit(batches_by_split: Mapping[str, Iterable[Mapping[str, np.ndarray]]]) ->
     the thumbnail below `BLANK_SATURATION`.
 
     Args:
-        batches_by_split: split -> batches of `id` (B, text), `image` (B, 96, 96, 3 uint8), `label`
-            (B, 0 or 1).
+        batches_by_split: split -> batches of `id` (B, text), `image` (B, side, side, 3 uint8) and
+            `label` (B, an index into the task's classes).
+        task: side of a patch and names of its classes.
 
     Returns:
-        JSON-able: `splits` (for each: patches, normal, tumour, blank, channel_mean and channel_std
-        of R, G, B in 0..255, histograms 3×256); `exact_duplicates` and `near_duplicates` (each:
-        `within` a split: groups, patches in them, copies = patches beyond the first of each group;
-        `across` "train/validation" and so on: groups in both, their patches; `examples`, ids);
-        `label_conflicts` (groups of exact duplicates with both labels); `id_clashes` (ids that
-        occur more than once `within` a split; ids that occur `across` two).
+        JSON-able: `splits` (for each: patches, a count under each class's name, blank, channel_mean
+        and channel_std of R, G, B in 0..255, histograms 3×256); `exact_duplicates` and
+        `near_duplicates` (each: `within` a split: groups, patches in them, copies = patches beyond
+        the first of each group; `across` "train/validation" and so on: groups in both, their
+        patches; `examples`, ids); `label_conflicts` (groups of exact duplicates with different
+        labels); `id_clashes` (ids that occur more than once `within` a split; ids that occur
+        `across` two).
 
     Raises:
-        InputError: a split is empty, or its patches or labels are not PCam's.
+        InputError: a split is empty, or its patches or labels are not the task's.
     """
     splits, parts, thumbnails = {}, [], []
     for split, batches in batches_by_split.items():
-        splits[split], patches, split_thumbnails = _read_split(split, batches)
+        splits[split], patches, split_thumbnails = _read_split(split, batches, task)
         parts.append(patches)
         thumbnails.append(split_thumbnails)
     if not parts:
@@ -83,19 +88,21 @@ def audit(batches_by_split: Mapping[str, Iterable[Mapping[str, np.ndarray]]]) ->
     }
 
 
-def _read_split(split: str, batches: Iterable) -> tuple[dict, pd.DataFrame, np.ndarray]:
+def _read_split(split: str, batches: Iterable, task: Task) -> tuple[dict, pd.DataFrame, np.ndarray]:
     """Return a split's statistics, its patches' table and thumbnails (N, 8, 8, 3 uint8)."""
     ids, labels, digests, thumbnails = [], [], [], []
     histograms = np.zeros((3, 256), np.int64)
     for batch in batches:
         images, batch_labels = np.asarray(batch["image"]), np.asarray(batch["label"])
-        if images.dtype != np.uint8 or images.shape[1:] != (PATCH_PX, PATCH_PX, 3):
+        if images.dtype != np.uint8 or images.shape[1:] != task.shape:
+            side = task.side_px
             raise InputError(
                 f"split {split!r} has patches {images.dtype} {images.shape}, "
-                "not uint8 (B, 96, 96, 3); prepare the data anew."
+                f"not uint8 (B, {side}, {side}, 3); prepare the data anew."
             )
-        if not np.isin(batch_labels, (0, 1)).all():
-            raise InputError(f"split {split!r} has labels other than 0 and 1; prepare it anew.")
+        if not np.isin(batch_labels, range(len(task.classes))).all():
+            known = " and ".join(map(str, range(len(task.classes))))
+            raise InputError(f"split {split!r} has labels other than {known}; prepare it anew.")
         ids += [i.decode() if isinstance(i, bytes) else str(i) for i in np.asarray(batch["id"])]
         labels.append(batch_labels)
         digests += [hashlib.blake2b(image, digest_size=16).digest() for image in images]
@@ -109,11 +116,11 @@ def _read_split(split: str, batches: Iterable) -> tuple[dict, pd.DataFrame, np.n
     blank = _are_blank(thumbnails)
     table = pd.DataFrame({"id": ids, "label": labels, "digest": digests, "blank": blank})
     table.insert(0, "split", split)
-    return _statistics(labels, blank, histograms), table, thumbnails
+    return _statistics(labels, blank, histograms, task.classes), table, thumbnails
 
 
 def is_blank(images: np.ndarray) -> np.ndarray:
-    """Return which patches, (n, 96, 96, 3) uint8, are blank by PCam's rule, bool (n,)."""
+    """Return which patches, (n, side, side, 3) uint8, are blank by PCam's rule, bool (n,)."""
     return _are_blank(_thumbnails(images))
 
 
@@ -128,23 +135,24 @@ def saturation(images: np.ndarray) -> np.ndarray:
 
 
 def _thumbnails(images: np.ndarray) -> np.ndarray:
-    cell_px = PATCH_PX // THUMBNAIL_PX
+    cell_px = images.shape[1] // THUMBNAIL_PX
+    images = images[:, : THUMBNAIL_PX * cell_px, : THUMBNAIL_PX * cell_px]
     cells = images.reshape(-1, THUMBNAIL_PX, cell_px, THUMBNAIL_PX, cell_px, 3)
     return np.rint(cells.mean(axis=(2, 4), dtype=np.float32)).astype(np.uint8)
 
 
-def _statistics(labels: np.ndarray, blank: np.ndarray, histograms: np.ndarray) -> dict:
+def _statistics(
+    labels: np.ndarray, blank: np.ndarray, histograms: np.ndarray, classes: Sequence[str]
+) -> dict:
     values = np.arange(256)
     shares = histograms / histograms.sum(axis=1, keepdims=True)
     mean = shares @ values
     variance = (shares * (values - mean[:, None]) ** 2).sum(axis=1)
     return {
         "patches": len(labels),
-        "normal": int((labels == 0).sum()),
-        "tumour": int((labels == 1).sum()),
+        **{name: int((labels == label).sum()) for label, name in enumerate(classes)},
         "blank": {
-            "normal": int((blank & (labels == 0)).sum()),
-            "tumour": int((blank & (labels == 1)).sum()),
+            name: int((blank & (labels == label)).sum()) for label, name in enumerate(classes)
         },
         "channel_mean": mean.tolist(),
         "channel_std": np.sqrt(variance).tolist(),
@@ -247,10 +255,8 @@ def format_audit(found: dict) -> str:
             {
                 "split": name,
                 "patches": f"{of['patches']:,}",
-                "normal": f"{of['normal']:,}",
-                "tumour": f"{of['tumour']:,}",
-                "blank normal": f"{of['blank']['normal']:,}",
-                "blank tumour": f"{of['blank']['tumour']:,}",
+                **{name: f"{of[name]:,}" for name in of["blank"]},
+                **{f"blank {name}": f"{count:,}" for name, count in of["blank"].items()},
                 "mean R G B": " ".join(f"{value:.1f}" for value in of["channel_mean"]),
                 "std R G B": " ".join(f"{value:.1f}" for value in of["channel_std"]),
             }

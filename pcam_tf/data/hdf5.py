@@ -27,13 +27,13 @@ from tensorflow_datasets.datasets.patch_camelyon import patch_camelyon_dataset_b
 from tqdm import tqdm
 
 from pcam_tf.errors import InputError
+from pcam_tf.task import PCAM
 
 # TFDS's split -> the word in the official file names and ids; in the order TFDS generates them.
 FILE_SPLITS = {"test": "test", "train": "train", "validation": "valid"}
 # The one official class count that is published beyond doubt: (normal, tumour) of the test split.
 OFFICIAL_TEST_COUNTS = (16_391, 16_377)
 
-PATCH_SHAPE = (96, 96, 3)
 # Rows held at a time (27 kB each). A block covers whole HDF5 chunks where it can, since a chunk
 # read in parts is decompressed once a part; MAX_BLOCK_ROWS (113 MB) bounds it all the same.
 BLOCK_ROWS = 1024
@@ -224,7 +224,7 @@ def _unpack_and_check(sources: _Files, working: Path) -> tuple[_Files, dict[str,
         source = sources[split, "x"]
         files[split, "x"] = _unpacked(source, working)
         with _opened(files[split, "x"], "x", source=source) as patches:
-            if patches.dtype != np.uint8 or patches.shape[1:] != PATCH_SHAPE:
+            if patches.dtype != np.uint8 or patches.shape[1:] != PCAM.shape:
                 raise InputError(
                     f"{source}: 'x' is {patches.dtype} {patches.shape}, not uint8 (N, 96, 96, 3)."
                 )

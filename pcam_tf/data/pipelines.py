@@ -38,7 +38,7 @@ def batches(
             reads by turns.
 
     Returns:
-        Dictionaries of `id` (batch,) string, `image` (batch, 96, 96, 3) uint8 and `label`
+        Dictionaries of `id` (batch,) string, `image` (batch, side, side, 3) uint8 and `label`
         (batch,) int64.
 
     Raises:
@@ -90,7 +90,7 @@ def epochs(
     alone: a resumed run sees the batches that an uninterrupted one would have seen.
 
     Returns:
-        Pairs of patches, (batch, 96, 96, 3) uint8, and labels, (batch,) int64.
+        Pairs of patches, (batch, side, side, 3) uint8, and labels, (batch,) int64.
     """
     joined = _joined(
         batches(builder, split, batch_size=batch_size, shuffle_seed=_epoch_seed(seed, epoch))
@@ -134,9 +134,9 @@ def shares(
         own: the numbers of those whose shares are wanted.
 
     Returns:
-        Dictionaries of `id` (n,) string, `image` (n, 96, 96, 3) uint8, `label` (n,) int64 and `of`,
-        () int32, the size of the batch; for each batch one for each of `own`, in that order. A
-        share of a last, small batch may be empty.
+        Dictionaries of `id` (n,) string, `image` (n, side, side, 3) uint8, `label` (n,) int64
+        and `of`, () int32, the size of the batch; for each batch one for each of `own`, in that
+        order. A share of a last, small batch may be empty.
 
     Raises:
         InputError: there is no such split.
@@ -181,7 +181,7 @@ def arrays(patches: Iterable[dict]) -> Iterator[dict[str, np.ndarray]]:
             }
 
 
-def take(
+def read_patches(
     builder: tfds.core.DatasetBuilder, split: str, *, ids: Iterable[str] | None = None
 ) -> dict[str, np.ndarray]:
     """Return the patches of a (small) split or slice as arrays, or those with the given ids.
@@ -192,7 +192,7 @@ def take(
         ids: the patches wanted, in the order wanted; None for all.
 
     Returns:
-        `id` (n,) text, `image` (n, 96, 96, 3) uint8, `label` (n,) int64.
+        `id` (n,) text, `image` (n, side, side, 3) uint8, `label` (n,) int64.
 
     Raises:
         InputError: no such split, or an id that is not in it.

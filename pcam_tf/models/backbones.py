@@ -5,6 +5,7 @@ import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -12,6 +13,8 @@ import numpy as np
 from pcam_tf.errors import InputError, first_line, unknown
 from pcam_tf.models import efficientnet_lite
 
+# Name of the layer that returns the pooled features.
+FEATURES_LAYER = "features"
 # Mean and standard deviation of ImageNet's channels, in units of RGB 0..1, as keras.applications
 # and torchvision have them.
 _MEAN = (0.485, 0.456, 0.406)
@@ -31,34 +34,27 @@ class Backbone:
 
     Attributes:
         network: builds it from a scaled Keras tensor: `network(input_tensor=...)`, no head; with
-            `stochastic_depth=...` as well where `has_stochastic_depth`.
+            `stochastic_depth=...` as well where `has_stochastic_depth`. It ends in a feature map
+            (batch, height, width, features), in tokens (batch, tokens, features), or in pooled
+            features (batch, features).
         rescaling: arguments of `keras.layers.Rescaling` that take RGB 0..255 to what it expects;
             empty where it expects RGB 0..255.
         load_imagenet: puts ImageNet weights into the built model; None where `network` itself
             downloads them by `weights="imagenet"`.
-        source: where the ImageNet weights come from.
-        native_px: the side of the images that it was trained on.
     """
 
     network: Callable[..., keras.Model]
     rescaling: dict
-    native_px: int
-    source: str
     load_imagenet: Callable[[keras.Model], None] | None = None
     has_stochastic_depth: bool = False
 
 
-def _keras_application(name: str, rescaling: dict, native_px: int = 224, **options) -> Backbone:
+def _keras_application(name: str, rescaling: dict, **options) -> Backbone:
     def network(input_tensor, weights=None):
         application = getattr(keras.applications, name)
         return application(include_top=False, weights=weights, input_tensor=input_tensor, **options)
 
-    return Backbone(
-        network=network,
-        rescaling=rescaling,
-        native_px=native_px,
-        source="keras.applications, downloaded on first use",
-    )
+    return Backbone(network=network, rescaling=rescaling)
 
 
 _UNSCALED = {"include_preprocessing": False}
@@ -66,8 +62,6 @@ BACKBONES = {
     "EfficientNetLite0": Backbone(
         network=efficientnet_lite.efficientnet_lite0,
         rescaling={"scale": 1 / 128, "offset": -127 / 128},
-        native_px=224,
-        source=f"the Python package {efficientnet_lite.WEIGHTS_PACKAGE}",
         load_imagenet=efficientnet_lite.load_imagenet_weights,
         has_stochastic_depth=True,
     ),
@@ -79,7 +73,7 @@ BACKBONES = {
     "ResNet50V2": _keras_application("ResNet50V2", _TO_MINUS_ONE_TO_ONE),
     "DenseNet121": _keras_application("DenseNet121", _TO_UNIT_VARIANCE),
     "ConvNeXtTiny": _keras_application("ConvNeXtTiny", _TO_UNIT_VARIANCE, **_UNSCALED),
-    "Xception": _keras_application("Xception", _TO_MINUS_ONE_TO_ONE, native_px=299),
+    "Xception": _keras_application("Xception", _TO_MINUS_ONE_TO_ONE),
 }
 
 
@@ -94,7 +88,26 @@ def get(name: str) -> Backbone:
     return BACKBONES[name]
 
 
-def connect(name: str, patches, *, weights: str | None, stochastic_depth: float = 0.0):
+class Features(NamedTuple):
+    """What a backbone makes of patches, as Keras tensors.
+
+    Attributes:
+        pooled: (batch, features).
+        unpooled: the feature map (batch, height, width, features) or the tokens (batch, tokens,
+            features) that were averaged; None where the network pools by itself.
+    """
+
+    pooled: keras.KerasTensor
+    unpooled: keras.KerasTensor | None
+
+
+def connect(
+    name: str,
+    patches: keras.KerasTensor,
+    *,
+    weights: str | None,
+    stochastic_depth: float = 0.0,
+) -> Features:
     """Apply a backbone, its preprocessing included, to a Keras tensor of raw patches.
 
     Args:
@@ -106,8 +119,8 @@ def connect(name: str, patches, *, weights: str | None, stochastic_depth: float 
             keras.applications have none.
 
     Returns:
-        The last feature map, (batch, height', width', features). Its layers belong to whatever
-        model is built around it, not to a nested one, so that any layer can be looked into.
+        The pooled features, made by the layer "features", and what was pooled. All layers belong to
+        the model that is built around them, not to a nested one, so that any layer can be reached.
 
     Raises:
         InputError: no such backbone, or its weights cannot be had.
@@ -136,7 +149,17 @@ def connect(name: str, patches, *, weights: str | None, stochastic_depth: float 
         backbone.load_imagenet(network)
     elif weights not in (None, "imagenet"):
         _load_file(network, name, Path(weights))
-    return network.output
+    return _pooled(network.output)
+
+
+def _pooled(output):
+    pooling = {
+        4: keras.layers.GlobalAveragePooling2D,
+        3: keras.layers.GlobalAveragePooling1D,
+        2: keras.layers.Identity,
+    }[len(output.shape)]
+    pooled = pooling(name=FEATURES_LAYER)(output)
+    return Features(pooled, None if pooling is keras.layers.Identity else output)
 
 
 def _load_file(network: keras.Model, name: str, path: Path) -> None:

@@ -3,6 +3,7 @@
 import functools
 import io
 import json
+import re
 import zipfile
 from pathlib import Path
 
@@ -11,18 +12,19 @@ import keras
 
 from pcam_tf.errors import InputError, first_line
 from pcam_tf.files import written_whole
-from pcam_tf.models import backbones
-from pcam_tf.models.model_files import PATCH_PX, SHIPPED_MODEL, TEACHERS, model_file  # noqa: F401
+from pcam_tf.models import backbones, model_files
+from pcam_tf.models.model_files import PATCH_PX, SHIPPED_MODEL, TEACHERS  # noqa: F401
+from pcam_tf.task import PCAM, Task
 
-FEATURES_LAYER = "features"
-HEAD_LAYERS = ("head_dropout", "tumour_probability")
+_DROPOUT_LAYER = "head_dropout"
 
 
 def build(
+    task: Task = PCAM,
     *,
     backbone: str = "EfficientNetLite0",
     weights: str | None = "imagenet",
-    crop_px: int = PATCH_PX,
+    crop_px: int | None = None,
     resize_px: int | None = None,
     dropout: float = 0.2,
     stochastic_depth: float = 0.0,
@@ -30,36 +32,77 @@ def build(
     """Build a classifier of patches.
 
     Args:
+        task: names of the classes, and side of a patch.
         backbone: a key of `backbones.BACKBONES`.
         weights: "imagenet", None (random) or the path of a Keras weights file of the backbone.
-        crop_px: side of the centre crop that the backbone sees; at least 32, the labelled centre.
+        crop_px: side of the centre crop that the backbone sees, at least the labelled centre; None
+            for the whole patch.
         resize_px: side to which the crop is resized (bilinear), or None to leave it as it is.
         dropout: share of the features dropped in training, 0..1.
         stochastic_depth: how often training skips residual blocks, see `backbones.connect`.
 
     Returns:
-        A flat functional model from raw patches, (batch, 96, 96, 3), RGB 0..255, to the probability
-        of tumour, (batch, 1) float32. The layer "features" holds the pooled features.
+        A flat functional model from raw patches, (batch, side, side, 3), RGB 0..255, to float32
+        probabilities: of the second of two classes, (batch, 1), or of each class, (batch, classes).
+        The layer "features" holds the pooled features. The attribute `task` is the task.
 
     Raises:
         InputError: no such backbone, its weights cannot be had, or an impossible `crop_px`.
     """
-    if not 32 <= crop_px <= PATCH_PX:
-        raise InputError(f"crop_px is {crop_px}: choose 32 (the labelled centre) to {PATCH_PX}.")
-    patches = keras.Input((PATCH_PX, PATCH_PX, 3), dtype="float32", name="patch")
+    crop_px = task.side_px if crop_px is None else crop_px
+    smallest_px = task.centre_px or 1
+    if not smallest_px <= crop_px <= task.side_px:
+        raise InputError(f"crop_px is {crop_px}: choose {smallest_px} to {task.side_px}.")
+    patches = keras.Input(task.shape, dtype="float32", name="patch")
     tensor = patches
-    if crop_px < PATCH_PX:
+    if crop_px < task.side_px:
         tensor = keras.layers.CenterCrop(crop_px, crop_px, name="centre_crop")(tensor)
     if resize_px:
         tensor = keras.layers.Resizing(resize_px, resize_px, name="resize")(tensor)
-    tensor = backbones.connect(backbone, tensor, weights=weights, stochastic_depth=stochastic_depth)
-    tensor = keras.layers.GlobalAveragePooling2D(name=FEATURES_LAYER)(tensor)
-    tensor = keras.layers.Dropout(dropout, name=HEAD_LAYERS[0])(tensor)
-    # float32 also under mixed precision: a float16 sigmoid rounds confident probabilities to 1.
-    probability = keras.layers.Dense(1, activation="sigmoid", dtype="float32", name=HEAD_LAYERS[1])(
-        tensor
+    features = backbones.connect(
+        backbone, tensor, weights=weights, stochastic_depth=stochastic_depth
     )
-    return keras.Model(patches, probability, name="classifier")
+    tensor = keras.layers.Dropout(dropout, name=_DROPOUT_LAYER)(features.pooled)
+    # float32 also under mixed precision: a float16 probability rounds to 1 too early.
+    probabilities = keras.layers.Dense(
+        task.outputs,
+        activation="sigmoid" if task.is_binary else "softmax",
+        dtype="float32",
+        name=_output_name(task),
+    )(tensor)
+    classifier = keras.Model(patches, probabilities, name="classifier")
+    classifier.task = task
+    return classifier
+
+
+def _output_name(task):
+    """Return the name of the last layer, from letters that every Keras backend takes."""
+    if task.is_binary:
+        return f"{re.sub('[^0-9A-Za-z]', '_', task.classes[1])}_probability"
+    return "class_probabilities"
+
+
+def task_of(model: keras.Model) -> Task:
+    """Return the task of a classifier; PatchCamelyon's where it fits and no other is stored.
+
+    Raises:
+        InputError: the model is no classifier of patches.
+    """
+    task = getattr(model, "task", PCAM)
+    expected = ((None, *task.shape), (None, task.outputs))
+    got = tuple(getattr(model, name, None) for name in ("input_shape", "output_shape"))
+    if got != expected:
+        raise InputError(
+            f"the model takes {got[0]} and returns {got[1]}; "
+            f"a classifier of {task.name} patches takes {expected[0]} and returns {expected[1]}."
+        )
+    return task
+
+
+def head_layers(classifier: keras.Model) -> tuple[keras.layers.Layer, ...]:
+    """Return the layers of the head: all that come after the pooled features."""
+    names = [layer.name for layer in classifier.layers]
+    return tuple(classifier.layers[names.index(backbones.FEATURES_LAYER) + 1 :])
 
 
 def freeze(classifier: keras.Model) -> None:
@@ -81,33 +124,47 @@ def unfreeze(classifier: keras.Model) -> None:
 
 
 def _set_backbone_trainable(classifier, trainable):
+    head_names = {layer.name for layer in head_layers(classifier)}
     for layer in classifier.layers:
-        if layer.name not in HEAD_LAYERS:
+        if layer.name not in head_names:
             layer.trainable = trainable
 
 
 def feature_extractor(classifier: keras.Model) -> keras.Model:
     """Return the model from raw patches to pooled features, (batch, features); shares weights."""
-    return keras.Model(classifier.input, classifier.get_layer(FEATURES_LAYER).output)
+    return keras.Model(classifier.input, classifier.get_layer(backbones.FEATURES_LAYER).output)
 
 
 def head(classifier: keras.Model) -> keras.Model:
-    """Return the model from pooled features, (batch, features), to probability; shares weights."""
-    features = keras.Input(classifier.get_layer(FEATURES_LAYER).output.shape[1:])
+    """Return the model from pooled features, (batch, features), to probabilities.
+
+    It shares its weights with the classifier.
+    """
+    features = keras.Input(classifier.get_layer(backbones.FEATURES_LAYER).output.shape[1:])
     tensor = features
-    for name in HEAD_LAYERS:
-        tensor = classifier.get_layer(name)(tensor)
+    for layer in head_layers(classifier):
+        tensor = layer(tensor)
     return keras.Model(features, tensor)
 
 
 def save(classifier: keras.Model, path: str | Path) -> None:
-    """Write a classifier as a `.keras` file, whole or not at all.
+    """Write a classifier as a `.keras` file that also holds its task, whole or not at all.
+
+    Plain `keras.saving.load_model` reads it as well.
 
     Raises:
-        InputError: `path` cannot be written.
+        InputError: `path` cannot be written, or the model is no classifier of patches.
     """
+    task = task_of(classifier)
     with written_whole(path) as temporary:
-        classifier.save(temporary)
+        _write(classifier, task, temporary)
+
+
+def _write(classifier, task, path):
+    classifier.save(path)
+    with zipfile.ZipFile(path, "a") as archive:
+        # With the archive's default date: the same model gives the same entry.
+        archive.writestr(zipfile.ZipInfo(model_files.TASK_ENTRY), json.dumps(task.to_json()))
 
 
 def save_small(classifier: keras.Model, path: str | Path) -> None:
@@ -118,10 +175,11 @@ def save_small(classifier: keras.Model, path: str | Path) -> None:
     Keras 3.13 on.
 
     Raises:
-        InputError: `path` cannot be written.
+        InputError: `path` cannot be written, or the model is no classifier of patches.
     """
+    task = task_of(classifier)
     with written_whole(path) as temporary:
-        classifier.save(temporary)
+        _write(classifier, task, temporary)
         with zipfile.ZipFile(temporary) as archive:
             contents = {name: archive.read(name) for name in archive.namelist()}
         full, rounded = io.BytesIO(contents["model.weights.h5"]), io.BytesIO()
@@ -175,12 +233,13 @@ def load(path: str | Path | None = None) -> keras.Model:
         path: a `.keras` file or the folder of a run; without it, the model that is shipped.
 
     Returns:
-        A model from raw patches, (batch, 96, 96, 3), RGB 0..255, to probabilities, (batch, 1).
+        A model from raw patches to probabilities, see `build`. The attribute `task` is its task:
+        the one stored in the file, else PatchCamelyon's.
 
     Raises:
-        InputError: there is no such file, Keras cannot read it, or it does not take such patches.
+        InputError: there is no such file, Keras cannot read it, or it is no classifier of patches.
     """
-    path = model_file(path or SHIPPED_MODEL)
+    path = model_files.model_file(path or model_files.SHIPPED_MODEL)
     try:
         classifier = keras.saving.load_model(path, compile=False)
     except Exception as error:  # what Keras raises for a bad file differs from version to version
@@ -189,10 +248,9 @@ def load(path: str | Path | None = None) -> keras.Model:
             f"{path} is not a model that Keras {keras.__version__} can read ({reason}); "
             "give a .keras file written by Keras 3."
         ) from error
-    expected, got = (None, PATCH_PX, PATCH_PX, 3), getattr(classifier, "input_shape", None)
-    if got != expected or classifier.output_shape != (None, 1):
-        raise InputError(
-            f"{path} takes {got} and returns {getattr(classifier, 'output_shape', None)}; "
-            f"a classifier of patches takes {expected} and returns (None, 1)."
-        )
+    classifier.task = model_files.task_of(path)
+    try:
+        task_of(classifier)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     return classifier

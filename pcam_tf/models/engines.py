@@ -19,7 +19,7 @@ import numpy as np
 from pcam_tf.errors import InputError, first_line, unknown
 from pcam_tf.files import written_whole
 from pcam_tf.models import model_files
-from pcam_tf.models.model_files import PATCH_PX
+from pcam_tf.task import PCAM, Task
 
 ENGINES = ("litert", "tensorflow")
 # More patches at once do not fit the processor's cache, and are read no faster.
@@ -35,14 +35,16 @@ _WORTH_CONVERTING = 3000
 class Engine(Protocol):
     """What predicts: a classifier of Keras is one, and so is `LiteRT`."""
 
+    task: Task
+
     def predict_on_batch(self, patches: np.ndarray) -> np.ndarray:
-        """Return probabilities of tumour, float32 (n, 1), of patches, float32 (n, 96, 96, 3)."""
+        """Return probabilities, float32 (n, outputs), of patches, float32 (n, side, side, 3)."""
 
 
 class LiteRT:
     """A model in LiteRT, on all cores that this process may use; any thread may call it."""
 
-    def __init__(self, content: bytes):
+    def __init__(self, content: bytes, task: Task | None = None):
         """Prepare one interpreter a core.
 
         Interpreters of one thread each, with patches of their own, are faster than one with
@@ -50,6 +52,7 @@ class LiteRT:
 
         Args:
             content: a model in TFLite's format, from patches to probabilities, or to features.
+            task: that the probabilities are of; None for features.
 
         Raises:
             ImportError: LiteRT is not installed.
@@ -69,22 +72,22 @@ class LiteRT:
             interpreter.allocate_tensors()
             put, got = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
             self._idle.put((interpreter, put["index"], got["index"]))
-        self._outputs = got["shape"][-1]
+        self.task = task
+        self._patch_shape, self._outputs = tuple(put["shape"][1:]), got["shape"][-1]
         self._pool = concurrent.futures.ThreadPoolExecutor(self._workers, "litert")
 
     def predict_on_batch(self, patches: np.ndarray) -> np.ndarray:
-        """Return the probability of tumour of each patch, float32 (n, 1), or its features.
+        """Return the probabilities, or the features, of patches, float32 (n, outputs).
 
         Args:
-            patches: (n, 96, 96, 3), RGB 0..255, any n.
+            patches: (n, side, side, 3), RGB 0..255, any n.
 
         Raises:
             InputError: patches of another shape.
         """
-        if patches.ndim != 4 or patches.shape[1:] != (PATCH_PX, PATCH_PX, 3):
-            raise InputError(
-                f"patches have shape {patches.shape}: give (n, {PATCH_PX}, {PATCH_PX}, 3)."
-            )
+        if patches.ndim != 4 or patches.shape[1:] != self._patch_shape:
+            expected = ", ".join(map(str, self._patch_shape))
+            raise InputError(f"patches have shape {patches.shape}: give (n, {expected}).")
         if not len(patches):
             return np.zeros((0, self._outputs), "float32")
         parts = max(-(-len(patches) // _MOST_AT_ONCE), min(self._workers, len(patches)))
@@ -138,6 +141,11 @@ def load(model: str | Path | None = None, engine: str | None = None) -> Engine:
     return classifier.load(path)
 
 
+def task_of(engine: Engine) -> Task:
+    """Return the task of what `load` returned; PatchCamelyon's where an engine states none."""
+    return getattr(engine, "task", None) or PCAM
+
+
 def name_of(engine: Engine) -> str:
     """Return the name of `ENGINES` of what `load` returned."""
     return "litert" if isinstance(engine, LiteRT) else "tensorflow"
@@ -156,7 +164,7 @@ def _load_export(path):
     if exported_from != model_files.digest(path):
         raise InputError(f"{export} is of another model than {path}: {anew}")
     try:
-        return LiteRT(content)
+        return LiteRT(content, model_files.task_of(path))
     except ImportError as error:
         raise InputError(
             f"LiteRT cannot be imported ({error}): run `python -m pip install ai-edge-litert`."
@@ -211,7 +219,7 @@ def fastest(model, patches: int) -> Engine:
     A conversion takes seconds, so few patches are left to Keras; a GPU is faster than LiteRT.
 
     Args:
-        model: a `keras.Model` from patches, (n, 96, 96, 3), to (n, outputs).
+        model: a `keras.Model` from patches, (n, side, side, 3), to (n, outputs).
         patches: how many it will be given.
     """
     import keras
@@ -254,7 +262,7 @@ def _checked(content, model):
     Raises:
         ValueError: it does not.
     """
-    patches = _probe()
+    patches = _probe(model.input_shape[1])
     engine, expected = LiteRT(content), np.asarray(model.predict_on_batch(patches))
     moved = np.abs(engine.predict_on_batch(patches) - expected).max()
     if not moved < TOLERANCE * max(np.abs(expected).max(), 1):
@@ -262,12 +270,13 @@ def _checked(content, model):
     return engine
 
 
-def _probe():
+def _probe(side_px):
     """Return 16 patches that differ in colour, contrast and grain, float32."""
     rng = np.random.default_rng(0)
-    fine = rng.integers(0, 256, (8, PATCH_PX, PATCH_PX, 3))
-    coarse = rng.integers(0, 256, (8, PATCH_PX // 12, PATCH_PX // 12, 3))
-    return np.concatenate([fine, coarse.repeat(12, axis=1).repeat(12, axis=2)]).astype("float32")
+    fine = rng.integers(0, 256, (8, side_px, side_px, 3))
+    blocks = -(-side_px // 12)
+    coarse = rng.integers(0, 256, (8, blocks, blocks, 3)).repeat(12, axis=1).repeat(12, axis=2)
+    return np.concatenate([fine, coarse[:, :side_px, :side_px]]).astype("float32")
 
 
 def _rounded(content):

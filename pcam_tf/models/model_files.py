@@ -1,13 +1,19 @@
-"""Where models lie and what a patch measures: what is known of a classifier without Keras."""
+"""Where models lie, and what is known of a classifier without Keras: its task, its digest."""
 
 import hashlib
+import json
+import zipfile
 from pathlib import Path
 
+from pcam_tf import task
 from pcam_tf.errors import InputError
 
-PATCH_PX = 96
+# Name of the task's description within a `.keras` archive.
+TASK_ENTRY = "task.json"
+PATCH_PX = task.PCAM.side_px
+
 SHIPPED_MODEL = Path(__file__).parent.parent / "shipped" / "model.keras"
-# The shipped model has learnt from these two, by the presets of their names; better together.
+# The two teachers of the shipped model, by the names of their presets; their average is better.
 TEACHERS = {
     name: SHIPPED_MODEL.parent / "teachers" / name / "model.keras" for name in ("cpu", "cpu-144")
 }
@@ -43,3 +49,24 @@ def digest(model: str | Path) -> str:
     """
     with model_file(model).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def task_of(model: str | Path) -> task.Task:
+    """Return the task of a `.keras` file; PatchCamelyon's where the file holds none.
+
+    Args:
+        model: a `.keras` file or the folder of a run.
+
+    Raises:
+        InputError: there is no such file, or it is damaged.
+    """
+    path = model_file(model)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if TASK_ENTRY not in archive.namelist():
+                return task.PCAM
+            return task.from_json(json.loads(archive.read(TASK_ENTRY)))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is no .keras file that can be read: give another.") from error

@@ -1,4 +1,8 @@
-"""From a classifier and patches to a predictions table: `id,label,probability`, a row a patch."""
+"""From a classifier and patches to a predictions table: a row a patch.
+
+Columns are `id`, `label` and `probability` (of the second of two classes) or, with more classes,
+`id`, `label` and a `probability_<class>` for each.
+"""
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,8 +15,9 @@ import tqdm
 from pcam_tf.data import image_files
 from pcam_tf.errors import InputError
 from pcam_tf.files import written_whole
+from pcam_tf.models import engines
 from pcam_tf.models.engines import Engine
-from pcam_tf.models.model_files import PATCH_PX
+from pcam_tf.task import Task
 
 BATCH_SIZE = 128
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -29,19 +34,26 @@ def d4_views(patches: np.ndarray) -> Iterator[np.ndarray]:
 def probabilities(
     model: Engine, patches: np.ndarray, *, test_time_augmentation: bool = False
 ) -> np.ndarray:
-    """Return the probability of tumour of each patch, (n,) float64.
+    """Return the probabilities of patches, float64.
 
     Args:
         model: a classifier, see `engines.load` and `classifier.load`.
-        patches: (n, 96, 96, 3), RGB 0..255.
-        test_time_augmentation: average over the eight views of D4, at eight times the cost.
+        patches: (n, side, side, 3), RGB 0..255.
+        test_time_augmentation: average over the eight views of D4.
+
+    Returns:
+        (n,), of the second of two classes, or (n, classes).
     """
     views = np.concatenate(list(d4_views(patches))) if test_time_augmentation else patches
-    predictions = [
-        np.asarray(model.predict_on_batch(views[first : first + BATCH_SIZE].astype("float32")))
-        for first in range(0, len(views), BATCH_SIZE)
-    ]
-    return np.concatenate(predictions).reshape(-1, len(patches)).mean(axis=0, dtype="float64")
+    predictions = np.concatenate(
+        [
+            np.asarray(model.predict_on_batch(views[first : first + BATCH_SIZE].astype("float32")))
+            for first in range(0, len(views), BATCH_SIZE)
+        ]
+    )
+    outputs = engines.task_of(model).outputs
+    by_view = predictions.reshape(-1, len(patches), outputs).mean(axis=0, dtype="float64")
+    return by_view[:, 0] if outputs == 1 else by_view
 
 
 def predict(
@@ -55,26 +67,23 @@ def predict(
 
     Args:
         model: a classifier.
-        batches: dictionaries of `id` (n,), `image` (n, 96, 96, 3) and `label` (n,) arrays.
+        batches: dictionaries of `id` (n,), `image` (n, side, side, 3) and `label` (n,) arrays.
         total: the number of patches, for the progress bar.
         test_time_augmentation: average over the eight views of D4.
 
     Returns:
-        Columns `id`, `label` and `probability`, a row a patch, in the order of the batches.
+        Columns `id`, `label` and those of the probabilities, a row a patch, in the order of the
+        batches.
     """
-    tables = []
+    tables, columns = [], engines.task_of(model).probability_columns
     with tqdm.tqdm(total=total, desc="predicting", unit="patch") as bar:
         for batch in batches:
+            predicted = probabilities(
+                model, batch["image"], test_time_augmentation=test_time_augmentation
+            )
+            by_column = zip(columns, predicted.reshape(len(predicted), -1).T, strict=True)
             tables.append(
-                pd.DataFrame(
-                    {
-                        "id": batch["id"],
-                        "label": batch["label"],
-                        "probability": probabilities(
-                            model, batch["image"], test_time_augmentation=test_time_augmentation
-                        ),
-                    }
-                )
+                pd.DataFrame({"id": batch["id"], "label": batch["label"], **dict(by_column)})
             )
             bar.update(len(batch["id"]))
     return pd.concat(tables, ignore_index=True)
@@ -83,16 +92,30 @@ def predict(
 def average(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Return the predictions table whose log-odds are the mean of those of several models.
 
+    With more than two classes the logarithms of the probabilities are averaged, and the result is
+    scaled so that the probabilities of a patch add up to 1.
+
     Args:
         tables: predictions tables of the same patches in the same order, one a model.
+
+    Raises:
+        InputError: the tables are of different classes.
     """
-    probabilities = np.stack([table["probability"].to_numpy() for table in tables])
+    columns = [name for name in tables[0] if name.startswith("probability")]
+    if any(
+        columns != [name for name in table if name.startswith("probability")] for table in tables
+    ):
+        raise InputError("the models have different classes: average models of one task.")
+    # A probability of 0 or 1 would outvote every other model.
+    clipped = np.clip(np.stack([table[columns].to_numpy() for table in tables]), 1e-6, 1 - 1e-6)
     # Not above: importing it takes longer than predicting some dozens of patches.
     import scipy.special
 
-    # A probability of 0 or 1 would outvote every other model.
-    log_odds = scipy.special.logit(np.clip(probabilities, 1e-6, 1 - 1e-6))
-    return tables[0].assign(probability=scipy.special.expit(log_odds.mean(axis=0)))
+    if len(columns) == 1:
+        means = scipy.special.expit(scipy.special.logit(clipped).mean(axis=0))
+    else:
+        means = scipy.special.softmax(np.log(clipped).mean(axis=0), axis=-1)
+    return tables[0].assign(**dict(zip(columns, means.T, strict=True)))
 
 
 def predict_split(
@@ -108,17 +131,32 @@ def predict_split(
     With `rows`, only those rows of it.
 
     Raises:
-        InputError: there is no such split, or a record of it is damaged.
+        InputError: there is no such split, a record of it is damaged, or the source is of another
+            task than the model.
     """
     # Not above: it imports TensorFlow, which pictures are predicted without.
     from pcam_tf import data
 
+    _refuse_another_task(engines.task_of(model), data.task_of(builder))
     return predict(
         model,
         data.arrays(data.batches(builder, split, batch_size=BATCH_SIZE, rows=rows)),
         total=rows.stop - rows.start if rows else data.count(builder, split),
         test_time_augmentation=test_time_augmentation,
     )
+
+
+def _refuse_another_task(of_model, of_patches):
+    if (of_model.shape, of_model.classes) == (of_patches.shape, of_patches.classes):
+        return
+    raise InputError(
+        f"the model is of {_described(of_model)} and the patches are of {_described(of_patches)}: "
+        "choose a model and a data directory of one task."
+    )
+
+
+def _described(task: Task) -> str:
+    return f"{task.name} ({task.side_px} px; {', '.join(task.classes)})"
 
 
 def predict_run(run_dir: str | Path, builder, *, test_time_augmentation: bool) -> None:
@@ -154,23 +192,23 @@ def predict_images(
 
     Args:
         model: a classifier.
-        paths: PNG, JPEG or TIFF files, or folders of such files, at about 0.97 microns per pixel.
-            A larger picture is cropped to its centre 96×96 px, with a warning.
+        paths: PNG, JPEG or TIFF files, or folders of such files, at the microns per pixel of the
+            model's task. A larger picture is cropped to its centre patch, with a warning.
         test_time_augmentation: average over the eight views of D4.
 
     Raises:
         InputError: no picture found, one cannot be read (see `image_files.opened`), is smaller
-            than 96×96 px, or two have the same name.
+            than a patch, or two have the same name.
     """
-    files = picture_files(paths)
+    files, side_px = picture_files(paths), engines.task_of(model).side_px
     cropped = 0
 
     def batches():
         nonlocal cropped
         for first in range(0, len(files), BATCH_SIZE):
             chosen = files[first : first + BATCH_SIZE]
-            patches, sizes = zip(*(_read_patch(path) for path in chosen), strict=True)
-            cropped += sum(size != (PATCH_PX, PATCH_PX) for size in sizes)
+            patches, sizes = zip(*(_read_patch(path, side_px) for path in chosen), strict=True)
+            cropped += sum(size != (side_px, side_px) for size in sizes)
             yield {
                 "id": [path.name for path in chosen],
                 "image": np.stack(patches),
@@ -182,8 +220,8 @@ def predict_images(
     )
     if cropped:
         warnings.warn(
-            f"{cropped} of {len(files)} pictures are larger than {PATCH_PX}×{PATCH_PX} px: only "
-            "the centre of each was looked at.",
+            f"{cropped} of {len(files)} pictures are larger than {side_px}×{side_px} px: only "
+            "the centre of each was read.",
             stacklevel=2,
         )
     return table
@@ -217,22 +255,22 @@ def picture_files(paths: Iterable[str | Path]) -> list[Path]:
     return files
 
 
-def _read_patch(path):
-    """Return the centre 96×96 px of a picture, uint8 RGB, and the picture's size."""
+def _read_patch(path, side_px):
+    """Return the centre patch of a picture, uint8 (side, side, 3), and the picture's size."""
     with image_files.opened(path) as picture:
         size = picture.size
         # Before anything is decoded.
-        if min(size) < PATCH_PX:
+        if min(size) < side_px:
             raise InputError(
-                f"{path} is {size[0]}×{size[1]} px: a patch has {PATCH_PX}×{PATCH_PX} px."
+                f"{path} is {size[0]}×{size[1]} px: a patch has {side_px}×{side_px} px."
             )
-        return centre(np.asarray(image_files.as_rgb(picture))), size
+        return centre(np.asarray(image_files.as_rgb(picture)), side_px), size
 
 
-def centre(picture: np.ndarray) -> np.ndarray:
-    """Return the centre 96×96 px of a picture (height, width, channels) that is not smaller."""
-    top, left = ((side - PATCH_PX) // 2 for side in picture.shape[:2])
-    return picture[top : top + PATCH_PX, left : left + PATCH_PX]
+def centre(picture: np.ndarray, side_px: int) -> np.ndarray:
+    """Return the centre patch of a picture (height, width, channels) that is not smaller."""
+    top, left = ((side - side_px) // 2 for side in picture.shape[:2])
+    return picture[top : top + side_px, left : left + side_px]
 
 
 def write(table: pd.DataFrame, path: str | Path) -> None:

@@ -10,7 +10,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "BATCH_SIZE",
             "MOST_CELLS",
             "PCAM_MPP",
-            "STRIDES_PX",
             "STRIDE_PX",
             "affordable_stride",
             "covered_cells",
@@ -18,6 +17,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "patch_around",
             "read_region",
             "rescaled",
+            "strides_px",
             "tissue_mask",
             "tumour_share",
         ]

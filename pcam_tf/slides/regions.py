@@ -1,8 +1,8 @@
-"""From a region of a slide to a heat map: probabilities of tumour on a grid of 32 px cells.
+"""From a region of a slide to a heat map: probabilities on a grid of cells.
 
-A region is a picture, uint8 (height, width, 3) RGB. A model of PCam has seen tissue at one scale
-alone, `PCAM_MPP`, so a region is brought to it first. Each cell of the grid is judged by the patch
-of 96 px around it: the cell is that patch's labelled centre.
+A region is a picture, uint8 (height, width, 3) RGB. A model knows tissue at the scale of its task
+only, so a region is rescaled to it first. Each cell of the grid gets the prediction for the patch
+around it. For PatchCamelyon a cell of 32 px is the labelled centre of that patch of 96 px.
 """
 
 from collections.abc import Callable
@@ -13,13 +13,12 @@ from PIL import Image
 
 from pcam_tf.data import audit, image_files
 from pcam_tf.errors import InputError
-from pcam_tf.models.model_files import PATCH_PX
+from pcam_tf.task import PCAM, Task
 
-PCAM_MPP = 0.972
-STRIDE_PX = 32
+STRIDE_PX = PCAM.centre_px
+PCAM_MPP = PCAM.mpp
 # Larger regions are looked at in larger steps: two cores read one or two hundred patches a second.
 MOST_CELLS = 1800
-STRIDES_PX = (32, 48, 64, 96)
 BATCH_SIZE = 32
 _DARK = 25  # grey level
 _BLOCK_PX = 8  # saturation is that of means over such blocks, since a lone pixel's is noise
@@ -43,13 +42,16 @@ def read_region(path: str | Path, name: str | None = None) -> tuple[np.ndarray, 
         return np.asarray(image_files.as_rgb(picture)), mpp
 
 
-def rescaled(region: np.ndarray, mpp: float, name: str = "the picture") -> np.ndarray:
-    """Return a region at PCam's 0.972 microns per pixel, antialiased, uint8.
+def rescaled(
+    region: np.ndarray, mpp: float, name: str = "the picture", task: Task = PCAM
+) -> np.ndarray:
+    """Return a region at a task's microns per pixel, antialiased, uint8.
 
     Args:
         region: uint8 (height, width, 3).
         mpp: its microns per pixel.
         name: what to call it in a message.
+        task: its scale, and the smallest region.
 
     Raises:
         InputError: an impossible scale, or a region that is then too small or too large.
@@ -57,11 +59,11 @@ def rescaled(region: np.ndarray, mpp: float, name: str = "the picture") -> np.nd
     low, high = image_files.PLAUSIBLE_MPP
     if not low <= mpp <= high:
         raise InputError(f"{mpp:g} microns per pixel: give a number from {low:g} to {high:g}.")
-    height, width = (max(round(side * mpp / PCAM_MPP), 1) for side in region.shape[:2])
-    if min(height, width) < PATCH_PX:
+    height, width = (max(round(side * mpp / task.mpp), 1) for side in region.shape[:2])
+    if min(height, width) < task.side_px:
         raise InputError(
-            f"{name} is {width}×{height} px at {PCAM_MPP} microns per pixel: at least "
-            f"{PATCH_PX}×{PATCH_PX} px are needed."
+            f"{name} is {width}×{height} px at {task.mpp} microns per pixel: at least "
+            f"{task.side_px}×{task.side_px} px are needed."
         )
     if height * width > image_files.LARGEST_PX:
         raise InputError(
@@ -94,20 +96,33 @@ def tissue_mask(region: np.ndarray, stride_px: int = STRIDE_PX) -> np.ndarray:
 
 
 def _grid(region, stride_px):
-    if stride_px % (2 * _BLOCK_PX) or not 0 < stride_px <= PATCH_PX:
-        raise InputError(f"a step of {stride_px} px: give 16, 32, 48, 64, 80 or 96.")
+    if stride_px % (2 * _BLOCK_PX) or stride_px <= 0:
+        raise InputError(f"a step of {stride_px} px: give a multiple of {2 * _BLOCK_PX} px.")
     return -(-len(region) // stride_px), -(-region.shape[1] // stride_px)
 
 
-def affordable_stride(region: np.ndarray) -> int:
-    """Return the smallest step, 32 px or more, whose grid has at most about 1,800 tissue cells.
+def strides_px(task: Task = PCAM) -> tuple[int, ...]:
+    """Return the steps from patch to patch that a task allows, in px, the smallest first.
 
-    For an answer within some fifteen seconds on two cores; the largest step is 96 px.
+    From the labelled centre, or half a patch where there is none, to a whole patch.
     """
-    for stride_px in STRIDES_PX[:-1]:
+    unit = 2 * _BLOCK_PX
+    smallest = task.centre_px or task.side_px // 2
+    steps = (int(smallest * factor) // unit * unit for factor in (1, 1.5, 2, 3))
+    return tuple(dict.fromkeys(max(step, unit) for step in steps if step <= task.side_px))
+
+
+def affordable_stride(region: np.ndarray, task: Task = PCAM) -> int:
+    """Return the smallest step of `strides_px` whose grid has at most about 1,800 tissue cells.
+
+    That is an answer within about fifteen seconds on two cores. If no step is large enough, the
+    largest is returned.
+    """
+    strides = strides_px(task)
+    for stride_px in strides[:-1]:
         if tissue_mask(region, stride_px).sum() <= MOST_CELLS:
             return stride_px
-    return STRIDES_PX[-1]
+    return strides[-1]
 
 
 def heat_map(
@@ -115,14 +130,16 @@ def heat_map(
     region: np.ndarray,
     stride_px: int = STRIDE_PX,
     progress: Callable[[int, int], None] | None = None,
+    task: Task = PCAM,
 ) -> np.ndarray:
-    """Return the probability of tumour of each cell of a region's grid.
+    """Return the probability of each cell of a region's grid.
 
     Args:
-        predict: from patches, uint8 (n, 96, 96, 3) with n up to 32, to probabilities (n,).
-        region: uint8 (height, width, 3) at 0.972 microns per pixel, at least 96×96 px.
+        predict: from patches, uint8 (n, side, side, 3) with n up to 32, to probabilities (n,).
+        region: uint8 (height, width, 3) at the task's scale, at least as large as a patch.
         stride_px: side of a cell; the step from patch to patch.
         progress: called with the patches done and their total after every batch.
+        task: side of a patch.
 
     Returns:
         float32 (rows, columns), cell (i, j) being the square from pixel (i, j) · stride_px on; the
@@ -137,7 +154,7 @@ def heat_map(
     places = np.argwhere(tissue)
     for first in range(0, len(places), BATCH_SIZE):
         chosen = places[first : first + BATCH_SIZE]
-        patches = np.stack([patch_around(region, *place, stride_px) for place in chosen])
+        patches = np.stack([patch_around(region, *place, stride_px, task) for place in chosen])
         found[tuple(chosen.T)] = predict(patches)
         if progress:
             progress(first + len(chosen), len(places))
@@ -145,9 +162,9 @@ def heat_map(
 
 
 def patch_around(
-    region: np.ndarray, row: int, column: int, stride_px: int = STRIDE_PX
+    region: np.ndarray, row: int, column: int, stride_px: int = STRIDE_PX, task: Task = PCAM
 ) -> np.ndarray:
-    """Return the patch, uint8 (96, 96, 3), in the middle of which a cell of the grid lies.
+    """Return the patch, uint8 (side, side, 3), in the middle of which a cell of the grid lies.
 
     Beyond its borders the region is mirrored.
 
@@ -157,10 +174,11 @@ def patch_around(
     rows, columns = _grid(region, stride_px)
     if not (0 <= row < rows and 0 <= column < columns):
         raise InputError(f"there is no cell ({row}, {column}) in a grid of {rows}×{columns}.")
-    if min(region.shape[:2]) < PATCH_PX:
-        raise InputError(f"a region has at least {PATCH_PX}×{PATCH_PX} px, not {region.shape}.")
+    side_px = task.side_px
+    if min(region.shape[:2]) < side_px:
+        raise InputError(f"a region has at least {side_px}×{side_px} px, not {region.shape}.")
     inside = [
-        _mirrored(np.arange(PATCH_PX) + cell * stride_px + (stride_px - PATCH_PX) // 2, side)
+        _mirrored(np.arange(side_px) + cell * stride_px + (stride_px - side_px) // 2, side)
         for cell, side in zip((row, column), region.shape[:2], strict=True)
     ]
     return region[np.ix_(*inside)]

@@ -24,6 +24,7 @@ from pcam_tf import stain, synthetic
 from pcam_tf.data import audit
 from pcam_tf.errors import InputError
 from pcam_tf.studies import robustness
+from pcam_tf.task import PCAM
 
 SHIPPED_REFERENCE = Path(__file__).parent.parent / "shipped" / "novelty.json"
 # What each measure is when it is low and when it is high, as `sentence` says it.
@@ -71,7 +72,7 @@ def measures(patches: np.ndarray) -> pd.DataFrame:
         InputError: the patches are not uint8 (n, 96, 96, 3).
     """
     patches = np.asarray(patches)
-    side = audit.PATCH_PX
+    side = PCAM.side_px
     if patches.dtype != np.uint8 or patches.shape[1:] != (side, side, 3):
         raise InputError(
             f"novelty is measured on uint8 (n, 96, 96, 3), not on {patches.dtype} {patches.shape}."
@@ -84,14 +85,14 @@ def _measures(patches):
     colour = stain.optical_density(patches).astype("float32")
     dyes = np.moveaxis(colour @ np.linalg.inv(stain.MIXING).astype("float32"), -1, 0)
     means = dyes.mean(axis=(2, 3))
-    centred = (dyes - means[:, :, None, None]).reshape(3, len(patches), audit.PATCH_PX**2)
+    centred = (dyes - means[:, :, None, None]).reshape(3, len(patches), PCAM.side_px**2)
     covariance = np.einsum("inp,jnp->ijn", centred, centred) / centred.shape[-1]
     # What is added in roots and logarithms keeps pictures of one colour finite.
     deviation = np.sqrt(np.maximum(covariance[range(3), range(3)], 0))
     correlation = covariance / (deviation[:, None] * deviation[None] + 1e-3)
     density = colour.mean(axis=-1)
     fine, coarse = _edges(density, 0.7) + 1e-3, _edges(density, 2.0) + 1e-3
-    flat = density.reshape(len(patches), audit.PATCH_PX**2)
+    flat = density.reshape(len(patches), PCAM.side_px**2)
     hue = (colour[..., 0] - colour[..., 2]).reshape(flat.shape)
     blank = (audit.saturation(patches) < audit.BLANK_SATURATION).mean(axis=(1, 2))
     slopes = np.diff(patches.astype("float32").mean(axis=-1), axis=2)

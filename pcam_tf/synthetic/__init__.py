@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "config_of",
             "draw_chunks",
             "draw_patches",
+            "quiet_tfds",
         ]
     },
 )

@@ -16,8 +16,8 @@ from pcam_tf.synthetic.tissue import (
     Noise,
     at,
     cut,
+    log_normal,
     per_patch,
-    spread,
 )
 
 _BANK = 256  # different nuclei of each kind in a chunk
@@ -77,7 +77,7 @@ def draw_cells(
     body = _draw_bodies(rng, layers.shape[1:], patch, y, x)
     bank = _draw_bank(rng, noise.fine, **_TUMOUR_NUCLEI)
     which = rng.integers(_BANK, size=len(patch))
-    _stamp(layers, bank[:, which], patch, y, x, spread(rng, len(patch), 0.22))
+    _stamp(layers, bank[:, which], patch, y, x, log_normal(rng, len(patch), 0.22))
     tumour_nuclei = layers[0][_INNER] > 0.5
 
     patch, y, x, kind, angle = _place_host_cells(rng, nests, tumour_nuclei, host, histiocyte_share)
@@ -88,7 +88,7 @@ def draw_cells(
         if name == "spindle":  # along the fibres, give or take
             turn = angle[of_kind] + rng.normal(0, 0.15, len(of_kind))
             which = (turn / np.pi * _BANK).astype(np.int64) % _BANK
-        gain = spread(rng, len(of_kind), 0.18)
+        gain = log_normal(rng, len(of_kind), 0.18)
         _stamp(layers, bank[:, which], patch[of_kind], y[of_kind], x[of_kind], gain)
     cover, haematoxylin = layers[_INNER]
     return Cells(cover=cover, haematoxylin=haematoxylin, tumour_nuclei=tumour_nuclei, body=body)

@@ -23,9 +23,9 @@ from tqdm import tqdm
 
 from pcam_tf.errors import InputError, unknown
 from pcam_tf.synthetic import nuclei, section, tissue
-from pcam_tf.synthetic.tissue import PATCH_PX
+from pcam_tf.task import PCAM
 
-CENTRE = slice(32, 64)  # PCam labels a patch by these rows and columns alone
+CENTRE = PCAM.centre  # PCam labels a patch by these rows and columns alone
 SLIDES = {"train": range(12), "validation": range(12, 16), "test": range(16, 22)}
 _ID_PREFIXES = {"train": "train", "validation": "valid", "test": "test"}  # as tfds names PCam's
 _SORTED = 4  # slides of a split, at most, where they are sorted
@@ -167,10 +167,8 @@ class SyntheticPatchCamelyon(tfds.core.GeneratorBasedBuilder):
             features=tfds.features.FeaturesDict(
                 {
                     "id": tfds.features.Text(),
-                    "image": tfds.features.Image(
-                        shape=(PATCH_PX, PATCH_PX, 3), encoding_format="png"
-                    ),
-                    "label": tfds.features.ClassLabel(num_classes=2),
+                    "image": tfds.features.Image(shape=PCAM.shape, encoding_format="png"),
+                    "label": tfds.features.ClassLabel(num_classes=len(PCAM.classes)),
                 }
             ),
             supervised_keys=("image", "label"),
@@ -212,8 +210,7 @@ def builder(
     try:
         prepared = SyntheticPatchCamelyon(data_dir=str(data_dir), config=config)
         _remove_leftovers(Path(prepared.data_dir))
-        # TFDS prints to standard output, which belongs to our commands' results.
-        with contextlib.redirect_stdout(io.StringIO()), _without_tfds_bars():
+        with quiet_tfds():
             prepared.download_and_prepare(
                 download_dir=data_dir,  # it and `extract_dir` would else be made, and stay empty
                 download_config=tfds.download.DownloadConfig(
@@ -240,10 +237,12 @@ def _remove_leftovers(version_dir: Path) -> None:
 
 
 @contextlib.contextmanager
-def _without_tfds_bars() -> Iterator[None]:
+def quiet_tfds() -> Iterator[None]:
+    """Keep TFDS from printing: standard output belongs to the results of our commands."""
     shown = tqdm_utils._active
     tfds.disable_progress_bar()
     try:
-        yield
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
     finally:
         tfds.display_progress_bar(shown)

@@ -19,8 +19,8 @@ from pcam_tf.synthetic.tissue import (
     Nests,
     Noise,
     cut,
+    log_normal,
     per_patch,
-    spread,
 )
 
 
@@ -80,14 +80,14 @@ def draw_densities(
     left = _draw_gaps(rng, noise, nests, inside) * np.clip(0.5 - host.hole, 0, 1)
     walls = (0.2 + 0.06 * cloud).clip(0) * np.exp(-((host.hole + 0.8) ** 2) / 1.2)  # of fat cells
 
-    ink = per_patch(spread(rng, count, 0.2))  # how deep the section's nuclei took the stain
+    ink = per_patch(log_normal(rng, count, 0.2))  # how deep the section's nuclei took the stain
     densities = np.empty((2, *grain.shape), np.float32)
     free = 1 - cells.cover
     densities[0] = haematoxylin.clip(0) * left * free + ink * cells.haematoxylin
     densities[1] = (eosin.clip(0) * left + walls) * free + 0.3 * cells.cover
     densities *= 1 + 0.06 * host.wave  # a section is nowhere of one thickness
     for density, gain in zip(densities, slides.gains.T, strict=True):
-        density *= per_patch(gain * spread(rng, count, 0.22))
+        density *= per_patch(gain * log_normal(rng, count, 0.22))
     blur_px = slides.blur_px + abs(rng.normal(0, 0.15, count))
     return _blur(densities, blur_px)
 
@@ -96,7 +96,7 @@ def _stain_host(rng: np.random.Generator, host: Host, grain: np.ndarray, cloud: 
     """Return haematoxylin and eosin between the nuclei of lymphoid tissue, sinus and stroma."""
     count = len(grain)
     collagen = per_patch(rng.uniform(0.25, 0.70, count))  # how dense a patch's is
-    tone = per_patch(spread(rng, count, 0.3))
+    tone = per_patch(log_normal(rng, count, 0.3))
     eosin = (0.34 + 0.07 * grain + 0.08 * cloud) * tone
     haematoxylin = (0.30 + 0.05 * grain + 0.05 * cloud) * tone
     eosin += host.sinus * (0.13 + 0.06 * cloud + 0.05 * host.fibres - eosin)

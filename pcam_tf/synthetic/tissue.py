@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-PATCH_PX = 96
+from pcam_tf.task import PCAM
+
+PATCH_PX = PCAM.side_px
 MIDDLE_PX = (PATCH_PX - 1) / 2
 Y_PX = (np.arange(PATCH_PX, dtype=np.float32) - MIDDLE_PX)[:, None]  # from the patch's middle
 X_PX = Y_PX.T
@@ -100,7 +102,7 @@ def per_patch(values: np.ndarray) -> np.ndarray:
     return np.asarray(values, dtype=np.float32)[:, None, None]
 
 
-def spread(rng: np.random.Generator, count: int, sd: float) -> np.ndarray:
+def log_normal(rng: np.random.Generator, count: int, sd: float) -> np.ndarray:
     """Return `count` factors around 1 whose logarithm has the given standard deviation."""
     return np.exp(sd * rng.standard_normal(count))
 

@@ -38,7 +38,7 @@ def labels(patches) -> list[int]:
 def test_every_patch_comes_once_as_it_was_drawn(tiny_source, split, prefix):
     count = tiny_training.SIZES[split]
     drawn = synthetic.draw_patches(count, split=split, seed=tiny_training.SIZES["seed"])
-    stored = data.take(tiny_source, split)
+    stored = data.read_patches(tiny_source, split)
     rows = [int(name.removeprefix(f"{prefix}_")) for name in stored["id"]]
     assert sorted(rows) == list(range(count)) and data.count(tiny_source, split) == count
     np.testing.assert_array_equal(stored["image"], drawn.image[rows])
@@ -70,7 +70,7 @@ def test_a_seed_is_an_order(tiny_source):
 
 
 def test_shuffling_keeps_each_patch_with_its_label(tiny_source):
-    patches = data.take(tiny_source, "train")
+    patches = data.read_patches(tiny_source, "train")
     known = {
         name: (image.tobytes(), label)
         for name, image, label in zip(*(patches[key] for key in patches), strict=True)
@@ -128,7 +128,7 @@ def test_slices(tiny_source):
         ("train[-3:]", stored[-3:]),
         ("train[:25%]", stored[:48]),
     ):
-        assert list(data.take(tiny_source, words)["id"]) == expected
+        assert list(data.read_patches(tiny_source, words)["id"]) == expected
         assert data.count(tiny_source, words) == len(expected)
 
 
@@ -146,24 +146,26 @@ def test_slices(tiny_source):
     ],
 )
 def test_splits_and_slices_that_are_not_there_are_refused(tiny_source, split, message):
-    for function in (data.count, data.take):
+    for function in (data.count, data.read_patches):
         with pytest.raises(InputError, match=message) as caught:
             function(tiny_source, split)
         assert "\n" not in str(caught.value)
 
 
 def test_take_returns_the_patches_asked_for_in_their_order(tiny_source):
-    every = data.take(tiny_source, "train")
+    every = data.read_patches(tiny_source, "train")
     rows = [150, 3, 77, 3]
-    chosen = data.take(tiny_source, "train", ids=every["id"][rows])
+    chosen = data.read_patches(tiny_source, "train", ids=every["id"][rows])
     for name in ("id", "image", "label"):
         np.testing.assert_array_equal(chosen[name], every[name][rows])
     with pytest.raises(InputError, match="the test split holds no patch 'train_3'"):
-        data.take(tiny_source, "test", ids=["test_1", "train_3"])
+        data.read_patches(tiny_source, "test", ids=["test_1", "train_3"])
 
 
 def test_a_prepared_directory_reads_like_its_source(data_dir, tiny_source):
-    opened, expected = (data.take(s, "test") for s in (data.open_source(data_dir), tiny_source))
+    opened, expected = (
+        data.read_patches(s, "test") for s in (data.open_source(data_dir), tiny_source)
+    )
     for name in ("id", "image", "label"):
         np.testing.assert_array_equal(opened[name], expected[name])
 
@@ -211,7 +213,7 @@ def test_other_features_are_refused(tmp_path):
     builder.download_and_prepare()
     version_dir = tmp_path / "patch_camelyon" / "2.0.0"
     shutil.copytree(builder.data_dir, version_dir)
-    refused(tmp_path, r"has features \['id'\]; patch_camelyon has id, image and label")
+    refused(tmp_path, r"has features \['id'\]; a source has id, image and label")
 
 
 def test_missing_and_truncated_records_are_refused_before_they_are_read(data_dir):
@@ -235,12 +237,12 @@ def test_a_damaged_record_of_the_right_size_is_told_in_one_line(data_dir, read):
     source = data.open_source(data_dir)
     with pytest.raises(InputError, match="a record of the data directory is damaged") as caught:
         if read == "take":
-            data.take(source, "test")
+            data.read_patches(source, "test")
         else:
             ids(data.batches(source, "test", batch_size=16))
     assert "\n" not in str(caught.value)
     # Nothing is wrong with the other splits.
-    assert len(data.take(source, "validation")["id"]) == 64
+    assert len(data.read_patches(source, "validation")["id"]) == 64
 
 
 def test_a_record_whose_image_is_no_image_is_told_in_one_line(data_dir):
@@ -317,7 +319,7 @@ def test_a_download_that_breaks_off_names_the_other_way(tmp_path, monkeypatch):
 @pytest.mark.real
 def test_real_patches_read_whole_and_keep_their_rows(real_source):
     for split, prefix in (("train", "train_"), ("validation", "valid_"), ("test", "test_")):
-        patches = data.take(real_source, f"{split}[:64]")
+        patches = data.read_patches(real_source, f"{split}[:64]")
         assert patches["image"].shape == (64, 96, 96, 3)
         assert set(patches["label"]) == {0, 1}
         assert all(name.startswith(prefix) for name in patches["id"])

@@ -38,7 +38,7 @@ def plain(name, **options) -> keras.Model:
 
 def connected(name, weights) -> keras.Model:
     inputs = keras.Input((SIDE, SIDE, 3))
-    return keras.Model(inputs, backbones.connect(name, inputs, weights=weights))
+    return keras.Model(inputs, backbones.connect(name, inputs, weights=weights).unpooled)
 
 
 def test_the_registry_is_known_to_these_tests():

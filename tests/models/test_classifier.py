@@ -9,7 +9,7 @@ import tiny_training
 
 from pcam_tf import data
 from pcam_tf.errors import InputError
-from pcam_tf.models import backbones, classifier
+from pcam_tf.models import backbones, classifier, model_files
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def patches(tiny_source):
-    return data.take(tiny_source, "test[:16]")["image"].astype("float32")
+    return data.read_patches(tiny_source, "test[:16]")["image"].astype("float32")
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +221,7 @@ def test_models_of_another_shape_are_refused(tmp_path, input_shape, outputs):
     inputs = keras.Input(input_shape)
     pooled = keras.layers.GlobalAveragePooling2D()(inputs)
     keras.Model(inputs, keras.layers.Dense(outputs)(pooled)).save(tmp_path / "other.keras")
-    refused(tmp_path / "other.keras", r"a classifier of patches takes \(None, 96, 96, 3\)")
+    refused(tmp_path / "other.keras", r"a classifier of pcam patches takes \(None, 96, 96, 3\)")
 
 
 def test_models_of_other_kinds_are_refused(tmp_path):
@@ -236,5 +236,5 @@ def test_models_of_other_kinds_are_refused(tmp_path):
 
 def test_without_a_path_the_shipped_model_is_loaded(model, tmp_path, monkeypatch):
     classifier.save(model, tmp_path / "model.keras")
-    monkeypatch.setattr(classifier, "SHIPPED_MODEL", tmp_path / "model.keras")
+    monkeypatch.setattr(model_files, "SHIPPED_MODEL", tmp_path / "model.keras")
     assert classifier.load().count_params() == model.count_params()

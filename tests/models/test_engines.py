@@ -87,7 +87,7 @@ def test_the_shipped_export_predicts_as_its_model():
 
 @pytest.mark.real
 def test_the_shipped_export_predicts_real_patches_as_its_model(real_source):
-    patches = data.take(real_source, "validation[:200]")["image"]
+    patches = data.read_patches(real_source, "validation[:200]")["image"]
     expected, found = (
         prediction.probabilities(each, patches) for each in (classifier.load(), engines.load())
     )

@@ -37,7 +37,7 @@ def test_test_time_augmentation_is_the_mean_over_the_views(model):
 
 def test_a_split_is_predicted_in_order_and_as_keras_would(model, tiny_source):
     table = prediction.predict_split(model, tiny_source, "test[:40]")
-    patches = data.take(tiny_source, "test[:40]")
+    patches = data.read_patches(tiny_source, "test[:40]")
     assert list(table.columns) == ["id", "label", "probability"]
     assert list(table["id"]) == list(patches["id"])
     assert list(table["label"]) == list(patches["label"])

@@ -112,7 +112,7 @@ def test_four_shards_at_once_are_the_undivided_table_byte_for_byte(
 
 def test_shards_of_pictures_are_the_undivided_table_too(model, tiny_source, tmp_path):
     (tmp_path / "pictures").mkdir()
-    patches = data.take(tiny_source, "test[:45]")
+    patches = data.read_patches(tiny_source, "test[:45]")
     for name, image in zip(patches["id"], patches["image"], strict=True):
         Image.fromarray(image).save(tmp_path / "pictures" / f"{name}.png")
     words = ["--model", model, "--images", tmp_path / "pictures", "--no-test-time-augmentation"]

@@ -164,7 +164,7 @@ def test_cells_and_steps_that_cannot_be_are_refused():
         slides.patch_around(odd_pictures.REGION, 5, 0)
     with pytest.raises(InputError, match="there is no cell"):
         slides.patch_around(odd_pictures.REGION, 0, -1)
-    with pytest.raises(InputError, match="give 16, 32"):
+    with pytest.raises(InputError, match="give a multiple of 16 px"):
         slides.heat_map(None, odd_pictures.REGION, 40)
     with pytest.raises(InputError, match="at least 96×96"):
         slides.patch_around(odd_pictures.REGION[:90], 0, 0)

@@ -176,7 +176,7 @@ def test_the_shipped_reference_is_small_and_knows_its_threshold():
 def test_the_shipped_reference_does_on_real_patches_what_it_says(real_source):
     if data.count(real_source, "validation") != 3000:
         pytest.skip("the reference is of the subset of 3,000 validation patches")
-    patches = data.take(real_source, "validation[1500:]")["image"]
+    patches = data.read_patches(real_source, "validation[1500:]")["image"]
     counted = novelty.shipped()["false_alarms"]
     noticed = int((novelty.score(patches) > novelty.THRESHOLD).sum())
     assert counted["patches"] == len(patches)

@@ -34,13 +34,13 @@ def study_dir(tmp_path_factory, tiny_source):
 def test_held_out_patches_are_never_trained_on(tiny_source, seed):
     total = data.count(tiny_source, "train")
     slices = protocols.splits_of(total, seed=seed, size=150)
-    trained_on, held_out = (set(data.take(tiny_source, split)["id"]) for split in slices)
+    trained_on, held_out = (set(data.read_patches(tiny_source, split)["id"]) for split in slices)
     assert len(trained_on) == 150 and len(held_out) == total // 10
     assert not trained_on & held_out
     fewer, _ = protocols.splits_of(total, seed=seed, size=40)
-    assert set(data.take(tiny_source, fewer)["id"]) < trained_on
+    assert set(data.read_patches(tiny_source, fewer)["id"]) < trained_on
     _, another = protocols.splits_of(total, seed=(seed + 1) % 10, size=40)
-    assert not set(data.take(tiny_source, another)["id"]) & held_out
+    assert not set(data.read_patches(tiny_source, another)["id"]) & held_out
 
 
 @pytest.mark.parametrize(("seed", "size"), [(10, 5), (-1, 5), (0, 0), (0, 181)])

@@ -281,7 +281,7 @@ def test_features_computed_once_teach_the_head_as_much_as_the_plain_way(
     keras.utils.set_random_seed(3)
     plain = phases._build(recipe)
     classifier.freeze(plain)
-    patches = data.take(tiny_source, "train")
+    patches = data.read_patches(tiny_source, "train")
     plain.compile(
         phases._optimizer(recipe, recipe.frozen_learning_rate, 12 * 6),
         keras.losses.BinaryCrossentropy(label_smoothing=recipe.label_smoothing),
@@ -312,7 +312,7 @@ def test_a_student_goes_on_from_its_teacher_and_learns_what_it_says(run, tiny_so
     for one, other in zip(student.trainable_weights, teacher.trainable_weights, strict=True):
         np.testing.assert_allclose(np.asarray(one), np.asarray(other), atol=1e-6)
     trained = training.train(distilled(run, unfrozen_epochs=2), tiny_source, tmp_path / "learnt")
-    patches = data.take(tiny_source, "validation")["image"]
+    patches = data.read_patches(tiny_source, "validation")["image"]
     taught = prediction.probabilities(teacher, patches)
     learnt = prediction.probabilities(trained, patches)
     assert 0 < np.abs(learnt - taught).mean() < 0.2
@@ -326,7 +326,7 @@ def test_what_is_learnt_is_the_mean_of_the_teachers_log_odds(run, tiny_source):
     classifier.save(changed, other)
     recipe = dataclasses.replace(distilled(run), teachers=(str(run), str(other)))
     student = classifier.load(run)
-    patches = data.take(tiny_source, "validation[:8]")["image"].astype("float32")
+    patches = data.read_patches(tiny_source, "validation[:8]")["image"].astype("float32")
     layers = phases._augmentation(recipe, seed=recipe.seed)
     model = distillation.with_teachers(student, recipe.teachers, layers, seed=recipe.seed)
     assert model.trainable_weights == student.trainable_weights
