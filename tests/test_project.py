@@ -119,11 +119,11 @@ def test_the_package_needs_what_requirements_say_but_for_jupyter():
     )
 
 
-def test_the_readme_names_every_module_and_its_commands_are_real():
+def test_the_readme_names_every_folder_and_its_commands_are_real():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for module in (ROOT / "pcam_tf").glob("*.py"):
-        if module.name != "__init__.py":
-            assert f"`{module.name}`" in readme, module.name
+    for folder in (ROOT / "pcam_tf").iterdir():
+        if (folder / "__init__.py").exists():
+            assert f"`{folder.name}/`" in readme, folder.name
     for line in re.findall(r"^python -m pcam_tf (.+)$", readme, flags=re.MULTILINE):
         words = line.split("#")[0].split()
         command = [sys.executable, "-m", "pcam_tf", words[0], "--help"]
@@ -142,14 +142,24 @@ def test_a_shipped_model_is_that_of_its_recipe(name):
     assert model.stat().st_size < 10_000_000
 
 
-def test_the_tables_in_the_prose_are_those_of_the_shipped_run():
-    shipped = ROOT / "pcam_tf" / "shipped"
+def test_the_tables_of_the_model_card_are_those_of_the_shipped_reports():
+    card = (ROOT / "pcam_tf" / "shipped" / "MODEL_CARD.md").read_text(encoding="utf-8")
     average = reports.read_run_report(classifier.TEACHERS["cpu-144"].parent)["average"]
     teacher = reports.read_run_report(classifier.TEACHERS["cpu"].parent)
-    for content in (reports.read_run_report(shipped), teacher, {"average": average}):
-        table = reports.markdown_table(reports.summary_rows(content))
-        for document in (ROOT / "README.md", shipped / "MODEL_CARD.md"):
-            assert table in document.read_text(encoding="utf-8"), document
+    shipped = reports.read_run_report(classifier.SHIPPED_MODEL.parent)
+    for content in (shipped, teacher, {"average": average}):
+        assert reports.markdown_table(reports.summary_rows(content)) in card
+
+
+def test_the_results_in_the_readme_are_those_of_the_shipped_model():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shipped = reports.read_run_report(classifier.SHIPPED_MODEL.parent)
+    rows = [row for row in reports.summary_rows(shipped) if row["split"] == "test"]
+    assert reports.markdown_table(rows) in readme
+    point = shipped["unfrozen"]["operating_points"]["youden"]
+    assert f"operating point {point['threshold']:.3f}" in readme
+    for name, counts in zip(("normal", "tumour"), point["confusion"], strict=True):
+        assert re.search(rf"\| {name} +\| {counts[0]} +\| {counts[1]} +\|", readme), name
 
 
 def test_the_shipped_model_is_small_and_ranks_synthetic_slides(tiny_source):
@@ -197,10 +207,18 @@ def test_the_average_does_on_real_patches_what_its_report_says(real_source):
     assert whole["metrics"]["auc"] == report["metrics"]["auc"]
 
 
-def test_no_link_in_the_prose_leads_nowhere():
-    for document in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
-        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text(encoding="utf-8")):
-            assert (document.parent / target).exists(), f"{document.name}: {target}"
+def test_every_link_and_picture_in_the_prose_exists():
+    cards = (ROOT / "pcam_tf").glob("shipped/*.md")
+    for document in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *cards]:
+        text = document.read_text(encoding="utf-8")
+        for link, picture in re.findall(r"\]\(([^):]+)\)|src=\"([^\":]+)\"", text):
+            name, _, section = (link or picture).partition("#")
+            target = document.parent / name if name else document
+            assert target.exists(), f"{document.name}: {name}"
+            if section:
+                headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), flags=re.M)
+                slugs = [re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings]
+                assert section in slugs, f"{document.name}: {name}#{section}"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="make is not on Windows")
