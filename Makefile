@@ -1,5 +1,6 @@
 # make reproduce   notebooks 01 to 06 on synthetic patches, from nothing to a table of results
 # make test        ruff, pytest, and every notebook executed
+# make test-all    the same, and the slow tests that a release needs
 # make bench       ours against what a user would do instead: DATA_DIR=DIR make bench
 # make ship        make the run in runs/distilled the model that the package ships, and report on
 #                  what is shipped: DATA_DIR=DIR make ship
@@ -14,16 +15,21 @@ VENV := .venv/bin/python
 INTERPRETER := $(shell "$(PYTHON)" -c "import sys; print('%d.%d.%d' % sys.version_info[:3])" 2>/dev/null)
 INSTALLED := .venv/installed-$(INTERPRETER)
 
-.PHONY: reproduce test bench ship lock address
+.PHONY: reproduce test test-all bench ship lock address
 .NOTPARALLEL:
 
 reproduce: $(INSTALLED)
 	@PCAM_TF_DATA_DIR= $(VENV) -m pcam_tf reproduce --preset smoke
 
-# The notebooks take one process nearly as long as all other tests take a second one: begin with them.
+# The notebooks take one process about as long as all other tests take the other: begin with them.
+PYTEST := -m pytest -n 2 --dist loadfile --durations=15 --cov --cov-report=term tests/test_notebooks.py tests
 test: $(INSTALLED)
 	@$(VENV) -m ruff check . && $(VENV) -m ruff format --check .
-	@$(VENV) -m pytest -n 2 --dist loadfile --durations=15 --cov --cov-report=term tests/test_project.py tests
+	@$(VENV) $(PYTEST) -m "not slow"
+
+test-all: $(INSTALLED)
+	@$(VENV) -m ruff check . && $(VENV) -m ruff format --check .
+	@$(VENV) $(PYTEST)
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@"$(PYTHON)" -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))" 2>/dev/null || \

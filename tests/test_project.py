@@ -1,4 +1,4 @@
-"""The repository itself: notebooks run, hold no outputs, and agree on the repository's address."""
+"""The repository itself: its metadata, its prose, and the models that it ships."""
 
 import itertools
 import json
@@ -9,73 +9,17 @@ import sys
 import tomllib
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 
-from pcam_tf import data, evaluation, prediction, reproduce
-from pcam_tf.errors import InputError
+from pcam_tf import data, evaluation, prediction
 from pcam_tf.evaluation import reports
 from pcam_tf.models import classifier
 from pcam_tf.training import recipes
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-
-
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory):
-    """Return a folder whose name has a space, laid out like a clone, for notebooks to write to."""
-    folder = tmp_path_factory.mktemp("a clone")
-    (folder / "pcam_tf").mkdir()
-    (folder / "notebooks").mkdir()
-    for notebook in NOTEBOOKS:
-        (folder / "notebooks" / notebook.name).write_bytes(notebook.read_bytes())
-    return folder
-
-
-@pytest.mark.notebook
-def test_the_notebooks_run_top_to_bottom_and_end_in_a_table(workplace, monkeypatch, capfd):
-    monkeypatch.chdir(workplace)
-    monkeypatch.setenv("PCAM_TF_PRESET", "to be set")
-    monkeypatch.setenv("PCAM_TF_DATA_DIR", "to be emptied")
-    table = reproduce.reproduce("smoke", None)
-    assert "unfrozen | test" in re.sub(" +", " ", table)
-    report = reports.read_run_report("runs/smoke")["unfrozen"]
-    assert report["patches"] == 1024
-    # What the smoke recipe promises on synthetic slides that it has not seen.
-    assert report["metrics"]["auc"]["value"] > 0.95
-    figures = {path.stem for path in Path("figures/smoke").iterdir()}
-    assert {name[:2] for name in figures} == {"01", "02", "03", "04", "05", "06"}
-    assert "[6/6] done" in capfd.readouterr().out
-    for executed in Path("runs/smoke/notebooks").iterdir():
-        shown = [
-            output
-            for cell in nbformat.read(executed, as_version=4).cells
-            for output in cell.get("outputs", [])
-        ]
-        assert any("image/png" in output.get("data", {}) for output in shown), executed
-
-
-@pytest.mark.notebook
-def test_a_failing_cell_is_named_and_the_executed_copy_kept(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    cells = [nbformat.v4.new_code_cell("print(6 * 7)"), nbformat.v4.new_code_cell("1 / 0")]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), "broken.ipynb")
-    with pytest.raises(InputError, match=r"broken\.ipynb failed with ZeroDivisionError"):
-        reproduce.execute("broken.ipynb", "executed.ipynb")
-    assert nbformat.read("executed.ipynb", as_version=4).cells[0].outputs[0].text == "42\n"
-
-
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebooks_are_committed_without_outputs_and_define_little(notebook):
-    content = nbformat.read(notebook, as_version=4)
-    for cell in content.cells:
-        if cell.cell_type == "code":
-            assert cell.outputs == []
-            assert cell.execution_count is None
-            assert len(cell.source.splitlines()) <= 20
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a clone")
@@ -86,15 +30,6 @@ def test_pictures_of_patches_stay_out_of_the_repository_at_every_preset(preset):
         subprocess.run(["git", "check-ignore", "-q", picture], cwd=ROOT, check=False).returncode
         == 0
     )
-
-
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebooks_save_pictures_of_patches_under_names_that_stay_out(notebook):
-    draws_patches = r"gallery\(|patch_grid\(|augmentation_sheet\("
-    for cell in nbformat.read(notebook, as_version=4).cells:
-        if cell.cell_type == "code" and re.search(draws_patches, cell.source):
-            names = re.findall(r"\"(\d\d_\w+)\"", cell.source)
-            assert names and all(name.endswith("_patches") for name in names), cell.source
 
 
 def test_there_is_one_address_of_the_repository():
