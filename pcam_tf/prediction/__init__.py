@@ -6,19 +6,16 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=["shards"],
     submod_attrs={
+        "pictures": ["centre", "picture_files", "predict_images"],
         "tables": [
             "BATCH_SIZE",
-            "IMAGE_SUFFIXES",
             "average",
-            "centre",
-            "d4_views",
-            "picture_files",
             "predict",
-            "predict_images",
             "predict_run",
             "predict_split",
             "probabilities",
             "write",
-        ]
+        ],
+        "views": ["d4_views"],
     },
 )

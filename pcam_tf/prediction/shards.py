@@ -15,7 +15,7 @@ import pandas as pd
 
 from pcam_tf.errors import InputError
 from pcam_tf.files import write_json, written_whole
-from pcam_tf.prediction import tables
+from pcam_tf.prediction import pictures, tables
 
 
 def parse(text: str) -> tuple[int, int]:
@@ -78,7 +78,7 @@ def of_pictures(paths: Sequence[str | Path], shard: tuple[int, int]) -> tuple[li
     Raises:
         InputError: as `prediction.picture_files`, or there are more shards than batches.
     """
-    files = tables.picture_files(paths)
+    files = pictures.picture_files(paths)
     names = "\n".join(path.name for path in files)
     described = {
         "pictures": hashlib.sha256(names.encode()).hexdigest(),
