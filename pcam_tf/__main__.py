@@ -172,7 +172,7 @@ def _predictions(model, patches, arguments):
 def _evaluate(arguments):
     from pcam_tf import evaluation
     from pcam_tf.app import reviews
-    from pcam_tf.evaluation import reports
+    from pcam_tf.evaluation import report_text
     from pcam_tf.figures import html_report
     from pcam_tf.files import write_json, written_whole
 
@@ -187,7 +187,7 @@ def _evaluate(arguments):
     validation = (
         evaluation.read_predictions(arguments.validation[0]) if arguments.validation else None
     )
-    report = reports.report(predictions, validation=validation)
+    report = evaluation.report(predictions, validation=validation)
     output = arguments.output or arguments.predictions.with_suffix(".report.json")
     write_json(output, report)
     with written_whole(output.with_suffix(".html")) as temporary:
@@ -195,14 +195,14 @@ def _evaluate(arguments):
             report, predictions, title=str(arguments.predictions), validation=validation
         )
         temporary.write_text(text, encoding="utf-8")
-    print(reports.format_report(report, title=str(arguments.predictions)))
+    print(report_text.format_report(report, title=str(arguments.predictions)))
     print(f"report in {output} and, with figures, in {output.with_suffix('.html')}")
     return 0
 
 
 def _compare(arguments):
     from pcam_tf import evaluation
-    from pcam_tf.evaluation import comparison, reports
+    from pcam_tf.evaluation import comparison, report_text, reports
     from pcam_tf.files import write_json
 
     if arguments.predictions is not None:
@@ -215,7 +215,7 @@ def _compare(arguments):
         for path in arguments.validation or []
     )
     found = comparison.compare(first, second, thresholds=thresholds or (0.5, 0.5))
-    print(reports.format_comparison(found, names=tuple(map(str, arguments.compare))))
+    print(report_text.format_comparison(found, names=tuple(map(str, arguments.compare))))
     if arguments.output:
         write_json(arguments.output, found)
         print(f"comparison in {arguments.output}")

@@ -4,26 +4,28 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["calibration", "comparison", "decisions", "reports"],
+    submodules=["calibration", "comparison", "decisions", "report_text", "reports"],
     submod_attrs={
-        "metrics": [
-            "LABEL_FAULTS",
+        "intervals": [
             "PERCENTILES",
-            "RESAMPLES",
-            "area",
+            "auc",
             "auc_interval",
-            "check_predictions",
-            "confident_errors",
-            "confusion",
-            "curves",
-            "label_faults",
             "metric",
-            "operating_points",
+            "placement_values",
+            "resampled_rows",
+        ],
+        "metrics": ["confusion", "curves", "operating_points"],
+        "predictions_table": [
+            "check_predictions",
+            "classes_of",
+            "confident_errors",
+            "label_faults",
+            "one_against_rest",
+            "predicted_classes",
+            "probabilities_of",
             "read_predictions",
             "read_table",
-            "report",
-            "resampled_rows",
-            "wins",
-        ]
+        ],
+        "table_reports": ["report"],
     },
 )

@@ -1,12 +1,11 @@
-"""Two models on the same patches: is the difference more than chance?"""
+"""Compare two models on the same patches: is the difference more than chance?"""
 
 import numpy as np
 import pandas as pd
-import scipy.stats
 from statsmodels.stats.contingency_tables import mcnemar
 
 from pcam_tf.errors import InputError
-from pcam_tf.evaluation import metrics
+from pcam_tf.evaluation import class_metrics, intervals, predictions_table
 
 # With fewer discordant patches the chi-squared approximation of McNemar's test is poor.
 EXACT_BELOW = 25
@@ -15,47 +14,63 @@ EXACT_BELOW = 25
 def compare(
     first: pd.DataFrame, second: pd.DataFrame, *, thresholds: tuple[float, float] = (0.5, 0.5)
 ) -> dict:
-    """Compare two predictions tables of the same patches.
+    """Compare two predictions tables of the same patches and classes.
 
     Differences are the first model's value minus the second's.
 
     Args:
         first: a checked predictions table.
-        second: another, of the same patches in whatever order.
-        thresholds: of the first and the second model, for what needs one.
+        second: another, of the same patches in any order.
+        thresholds: of the first and the second model; only used with two classes.
 
     Returns:
-        A dictionary that JSON can hold: `patches`; `auc` (`first`, `second`, `difference` with its
-        paired DeLong interval, `p`); `mcnemar` (patches that only the `first` and only the
-        `second` calls right, `p`); `bootstrap`: differences of AUC, accuracy, sensitivity and
-        specificity, with paired percentile intervals, resampled by group where there are groups.
+        A dictionary that JSON can hold. `patches`; `mcnemar`: patches that only the `first` and
+        only the `second` predicts right, and `p`; `bootstrap`: differences with paired percentile
+        intervals, resampled by group where there are groups. Two classes: also `thresholds` and
+        `auc` (`first`, `second`, `difference` with its paired DeLong interval, `p`), and the
+        bootstrap is of AUC, accuracy, sensitivity and specificity. More: also `classes` (their
+        names), and the bootstrap is of accuracy, balanced accuracy, macro F1 and macro AUC.
 
     Raises:
-        InputError: the tables hold different patches or different labels.
+        InputError: the tables hold different classes, patches or labels.
     """
+    _refuse_other_classes(first, second)
     second = _matched(first, second)
     labels = first["label"].to_numpy()
-    scores = np.stack([table["probability"].to_numpy() for table in (first, second)])
-    called = scores >= np.reshape(thresholds, (2, 1))
-    right = called == labels
-    only_first, only_second = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
-    both, neither = int((right[0] & right[1]).sum()), int((~right[0] & ~right[1]).sum())
-    test = mcnemar(
-        [[both, only_first], [only_second, neither]],
-        exact=only_first + only_second < EXACT_BELOW,
-        correction=True,
+    predicted = np.stack(
+        [
+            predictions_table.predicted_classes(table, threshold)
+            for table, threshold in zip((first, second), thresholds, strict=True)
+        ]
     )
-    return {
-        "patches": len(labels),
+    content = {"patches": len(labels)}
+    test = _mcnemar(predicted == labels)
+    if not predictions_table.is_binary(first):
+        classes = list(predictions_table.classes_of(first))
+        bootstrap = _bootstrap_of_more(first, second)
+        return content | {"classes": classes, "mcnemar": test, "bootstrap": bootstrap}
+    scores = np.stack([predictions_table.probabilities_of(table) for table in (first, second)])
+    return content | {
         "thresholds": list(map(float, thresholds)),
-        "auc": _delong(labels, scores),
-        "mcnemar": {
-            "only_first_right": only_first,
-            "only_second_right": only_second,
-            "p": float(test.pvalue),
-        },
-        "bootstrap": _bootstrap(first, labels, scores, called),
+        "auc": _aucs(labels, scores),
+        "mcnemar": test,
+        "bootstrap": _bootstrap_of_two(first, scores, predicted == 1),
     }
+
+
+def _refuse_other_classes(first, second):
+    names = [predictions_table.classes_of(table) for table in (first, second)]
+    if names[0] != names[1]:
+        one, other = (", ".join(each) for each in names)
+        if predictions_table.is_binary(first) != predictions_table.is_binary(second):
+            one, other = (
+                "two classes" if predictions_table.is_binary(table) else text
+                for table, text in ((first, one), (second, other))
+            )
+        raise InputError(
+            f"the tables are of different classes ({one}; {other}): "
+            "compare models of the same task."
+        )
 
 
 def _matched(first, second):
@@ -72,58 +87,72 @@ def _matched(first, second):
     if different.any():
         raise InputError(
             f"the tables disagree on the label of {different.sum():,} patches, such as "
-            f"{first['id'][int(np.argmax(different))]}: they are of different data."
+            f"{first['id'].iloc[int(np.argmax(different))]}: they are of different data."
         )
     return second
 
 
-def _delong(labels, scores):
-    """Return both AUCs and the test of their difference (DeLong et al., 1988, paired)."""
-    tumour, normal = zip(*(metrics.wins(labels, each) for each in scores), strict=True)
-    aucs = [each.mean() for each in tumour]
-    difference = aucs[0] - aucs[1]
-    variance = sum(
-        np.var(each[0] - each[1], ddof=1) / len(each[0])
-        for each in (tumour, normal)
-        if len(each[0]) > 1
+def _mcnemar(right):
+    """Return McNemar's test of which patches each model predicts right, bool (2, n)."""
+    only_first, only_second = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
+    both, neither = int((right[0] & right[1]).sum()), int((~right[0] & ~right[1]).sum())
+    test = mcnemar(
+        [[both, only_first], [only_second, neither]],
+        exact=only_first + only_second < EXACT_BELOW,
+        correction=True,
     )
-    spread = np.sqrt(variance)
-    margin = scipy.stats.norm.ppf((1 + metrics.CONFIDENCE) / 2) * spread
-    # Models that rank every patch alike differ by nothing, with certainty.
-    p = 2 * scipy.stats.norm.sf(abs(difference) / spread) if spread > 0 else 1.0
     return {
-        "first": metrics.metric(*_split(metrics.auc_interval(labels, scores[0]))),
-        "second": metrics.metric(*_split(metrics.auc_interval(labels, scores[1]))),
-        "difference": metrics.metric(difference, (difference - margin, difference + margin)),
-        "p": float(p),
+        "only_first_right": only_first,
+        "only_second_right": only_second,
+        "p": float(test.pvalue),
     }
 
 
-def _split(interval):
-    value, low, high = interval
-    return value, (low, high)
+def _aucs(labels, scores):
+    """Return both AUCs and the test of their difference."""
+    content = {}
+    for name, each in zip(("first", "second"), scores, strict=True):
+        value, *interval = intervals.auc_interval(labels, each)
+        content[name] = intervals.metric(value, interval)
+    difference, p = intervals.auc_difference(labels, *scores)
+    return content | {"difference": difference, "p": p}
 
 
-def _bootstrap(table, labels, scores, called):
+def _bootstrap_of_two(table, scores, called):
     """Return differences with intervals from the same resamples for both models."""
-    tumour = labels == 1
+    labels = table["label"].to_numpy()
+    positive = labels == 1
+    aucs = [intervals.auc_by_rows(labels, each) for each in scores]
 
     def rates(rows):
-        truth, calls = tumour[rows], called[:, rows]
+        truth, calls = positive[rows], called[:, rows]
         hits = calls == truth
         with np.errstate(invalid="ignore"):
-            return {
-                "auc": [metrics.area(labels[rows], each[rows]) for each in scores],
-                "accuracy": hits.mean(axis=1),
-                "sensitivity": (hits & truth).sum(axis=1) / truth.sum(),
-                "specificity": (hits & ~truth).sum(axis=1) / (~truth).sum(),
-            }
+            return (
+                [each(rows) for each in aucs],
+                hits.mean(axis=1),
+                (hits & truth).sum(axis=1) / truth.sum(),
+                (hits & ~truth).sum(axis=1) / (~truth).sum(),
+            )
 
-    everything = rates(np.arange(len(labels)))
-    sampled = [rates(rows) for rows in metrics.resampled_rows(table)]
-    found = {}
-    for name, (one, other) in everything.items():
-        differences = [sample[name][0] - sample[name][1] for sample in sampled]
-        interval = np.nanpercentile(differences, metrics.PERCENTILES)
-        found[name] = metrics.metric(one - other, interval)
-    return found
+    names = ("auc", "accuracy", "sensitivity", "specificity")
+    values = dict(zip(names, np.array(rates(slice(None))), strict=True))
+    sampled = np.moveaxis(intervals.bootstrap(table, rates), 1, 0)
+    return _differences(values, dict(zip(names, sampled, strict=True)))
+
+
+def _bootstrap_of_more(first, second):
+    """Return differences with intervals from the same resamples for both models."""
+    statistics = [class_metrics.statistics_by_rows(table) for table in (first, second)]
+    values = np.stack([each(slice(None)) for each in statistics])
+    sampled = intervals.bootstrap(first, lambda rows: [each(rows) for each in statistics])
+    return _differences(class_metrics.overall_of(values), class_metrics.overall_of(sampled))
+
+
+def _differences(values, sampled):
+    """Return the first minus the second: values (2,), sampled (count, 2) of each metric."""
+    content = {}
+    for name, (one, other) in values.items():
+        differences = sampled[name][:, 0] - sampled[name][:, 1]
+        content[name] = intervals.metric(one - other, intervals.percentile_interval(differences))
+    return content

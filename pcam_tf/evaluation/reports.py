@@ -1,28 +1,25 @@
-"""Reports: of a run, as JSON in its folder, and as text for a terminal or a README."""
+"""Reports of a run, and reports as rows of text: for Markdown, a notebook or a web page."""
 
 import json
 from pathlib import Path
 
-from pcam_tf.errors import InputError
-from pcam_tf.evaluation import decisions, metrics
+from pcam_tf import task
+from pcam_tf.errors import InputError, first_line
+from pcam_tf.evaluation import class_metrics, intervals, predictions_table, table_reports
 from pcam_tf.files import write_json
+from pcam_tf.task import PCAM
 
 MAIN_OPERATING_POINT = "youden"
 # What prediction.predict_run calls the tables of each phase.
 RUN_TABLES = {"frozen": "predictions-frozen", "unfrozen": "predictions"}
-
-
-def report(predictions, *, validation=None) -> dict:
-    """Return `evaluation.report` with `costs` of misses and false alarms where there is validation.
-
-    Args:
-        predictions: the predictions table to evaluate, checked.
-        validation: the table of the validation split, for choosing thresholds.
-    """
-    content = metrics.report(predictions, validation=validation)
-    if validation is not None:
-        content["costs"] = decisions.costs(predictions, validation).to_dict("records")
-    return content
+TWO_CLASSES_ONLY = "Operating points, costs and the decision curve are for two classes only."
+_NAMES = {
+    "auc": "AUC",
+    "macro_auc": "macro AUC",
+    "brier": "Brier score",
+    "f1": "F1",
+    "macro_f1": "macro F1",
+}
 
 
 def report_run(run_dir: str | Path) -> dict[str, dict]:
@@ -36,19 +33,43 @@ def report_run(run_dir: str | Path) -> dict[str, dict]:
         InputError: a table is missing or cannot be evaluated.
     """
     run_dir = Path(run_dir)
+    classes = _task_of_run(run_dir).classes
     reports = {}
     for phase, name in RUN_TABLES.items():
         # A distilled run starts from its first teacher and has no frozen phase.
         if phase == "frozen" and not (run_dir / f"{name}-test.csv").is_file():
             continue
-        validation = metrics.read_predictions(run_dir / f"{name}-validation.csv")
-        test = metrics.read_predictions(run_dir / f"{name}-test.csv")
-        reports[phase] = {"split": "test", **report(test, validation=validation)}
-        auc, *interval = metrics.auc_interval(validation["label"], validation["probability"])
-        reports[phase]["validation_auc"] = metrics.metric(auc, interval)
-        reports[phase]["validation_patches"] = len(validation)
+        validation = predictions_table.read_predictions(run_dir / f"{name}-validation.csv")
+        test = predictions_table.read_predictions(run_dir / f"{name}-test.csv")
+        content = {
+            "split": "test",
+            **table_reports.report(test, validation=validation, classes=classes),
+        }
+        content["validation_auc"] = _validation_auc(validation)
+        content["validation_patches"] = len(validation)
+        reports[phase] = content
     write_json(run_dir / "report.json", reports)
     return reports
+
+
+def _task_of_run(run_dir):
+    """Return the task in the run's recipe, or PCAM where none is recorded."""
+    path = run_dir / "recipe.json"
+    if not path.is_file():
+        return PCAM
+    try:
+        recorded = json.loads(path.read_text(encoding="utf-8")).get("task")
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{path} is not a recipe ({first_line(error)}).") from error
+    return task.from_json(recorded) if recorded else PCAM
+
+
+def _validation_auc(validation):
+    """Return the AUC with DeLong's interval, or the macro AUC of more than two classes."""
+    if not predictions_table.is_binary(validation):
+        return class_metrics.macro_auc(validation)
+    value, *interval = intervals.auc_interval(validation["label"], validation["probability"])
+    return intervals.metric(value, interval)
 
 
 def read_run_report(run_dir: str | Path) -> dict[str, dict]:
@@ -64,49 +85,85 @@ def read_run_report(run_dir: str | Path) -> dict[str, dict]:
 
 
 def summary_rows(reports: dict[str, dict]) -> list[dict[str, str]]:
-    """Return a row for each model and split: patches, AUC and accuracy with their intervals."""
+    """Return a row for each model and split: patches, AUC and accuracy with their intervals.
+
+    With more than two classes: macro AUC, accuracy and balanced accuracy.
+    """
     rows = []
     for phase, content in reports.items():
-        points = content["operating_points"]
-        rows.append(
-            {
-                "model": phase,
-                "split": "validation",
-                "patches": f"{content['validation_patches']:,}",
-                "AUC": _text(content["validation_auc"]),
-                "accuracy at 0.5": "",
-                "at the operating point": "",
-            }
-        )
-        rows.append(
-            {
-                "model": phase,
-                "split": content["split"],
-                "patches": f"{content['patches']:,}",
-                "AUC": _text(content["metrics"]["auc"]),
-                "accuracy at 0.5": _text(points["at_0.5"]["metrics"]["accuracy"]),
-                "at the operating point": _text(
-                    points[MAIN_OPERATING_POINT]["metrics"]["accuracy"]
-                ),
-            }
-        )
+        validation = [metric_text(content["validation_auc"]), "", ""]
+        metrics = content["metrics"]
+        if table_reports.is_binary(content):
+            columns = ["AUC", "accuracy at 0.5", "at the operating point"]
+            points = content["operating_points"]
+            chosen = (points["at_0.5"], points[MAIN_OPERATING_POINT])
+            values = [metrics["auc"], *(point["metrics"]["accuracy"] for point in chosen)]
+        else:
+            columns = ["macro AUC", "accuracy", "balanced accuracy"]
+            values = [metrics[key] for key in ("macro_auc", "accuracy", "balanced_accuracy")]
+        for split, patches, cells in (
+            ("validation", content["validation_patches"], validation),
+            (content["split"], content["patches"], map(metric_text, values)),
+        ):
+            described = {"model": phase, "split": split, "patches": f"{patches:,}"}
+            rows.append(described | dict(zip(columns, cells, strict=True)))
     return rows
 
 
-_NAMES = {"auc": "AUC", "brier": "Brier score", "f1": "F1"}
+def metric_name(key: str) -> str:
+    """Return the name of a metric as a reader knows it."""
+    return _NAMES.get(key, key.replace("_", " "))
 
 
-def _name(metric_name):
-    return _NAMES.get(metric_name, metric_name.replace("_", " "))
+def metric_text(metric: dict) -> str:
+    """Return a metric as text, its 95 % interval in brackets."""
+    if metric["value"] is None:
+        return "not defined"
+    if metric["low"] is None:
+        return f"{metric['value']:.3f}"
+    return f"{metric['value']:.3f} ({metric['low']:.3f}–{metric['high']:.3f})"
 
 
 def metric_rows(metrics: dict) -> list[dict[str, str]]:
     """Return a row for each metric, its 95 % interval in brackets."""
-    return [{"metric": _name(name), "value": _text(metric)} for name, metric in metrics.items()]
+    return [
+        {"metric": metric_name(key), "value": metric_text(metric)}
+        for key, metric in metrics.items()
+    ]
+
+
+def class_rows(content: dict) -> list[dict[str, str]]:
+    """Return a row for each of more than two classes; no row for two."""
+    counts = table_reports.class_counts(content)
+    return [
+        {"class": name, "patches": f"{counts[name]:,}"}
+        | {metric_name(key): metric_text(metric) for key, metric in metrics.items()}
+        for name, metrics in content.get("per_class", {}).items()
+    ]
+
+
+def confusion_rows(content: dict) -> list[dict[str, str]]:
+    """Return a row for each true class of more than two: how many were predicted as which.
+
+    Each cell has the count and its share of the row; no row for two classes.
+    """
+    names = list(table_reports.class_counts(content))
+    rows = []
+    for name, counts in zip(names, content.get("confusion", []), strict=False):
+        total = max(sum(counts), 1)
+        cells = {
+            other: f"{count:,} ({count / total:.2f})"
+            for other, count in zip(names, counts, strict=True)
+        }
+        rows.append({"truth \\ predicted": name} | cells)
+    return rows
 
 
 def operating_point_rows(content: dict) -> list[dict[str, str]]:
-    """Return a row for each operating point of a report."""
+    """Return a row for each operating point of a report; no row for more than two classes."""
+    if not table_reports.is_binary(content):
+        return []
+    first, second = table_reports.class_counts(content).values()
     rows = []
     for name, point in content["operating_points"].items():
         (_, false_alarm), (missed, _) = point["confusion"]
@@ -116,31 +173,39 @@ def operating_point_rows(content: dict) -> list[dict[str, str]]:
                 "chosen for": chosen,
                 "threshold": f"{point['threshold']:.3f}",
                 **{
-                    key: _text(point["metrics"][key])
+                    key: metric_text(point["metrics"][key])
                     for key in ("accuracy", "sensitivity", "specificity")
                 },
-                "missed": f"{missed:,} of {content['tumour']:,}",
-                "false alarms": f"{false_alarm:,} of {content['normal']:,}",
+                "missed": f"{missed:,} of {second:,}",
+                "false alarms": f"{false_alarm:,} of {first:,}",
             }
         )
     return rows
 
 
 def calibration_rows(content: dict) -> list[dict[str, str]]:
-    """Return a row for each metric of calibration, before and after temperature scaling."""
+    """Return a row for each metric of calibration, before and after temperature scaling.
+
+    No row if there was no validation table.
+    """
+    if "calibration" not in content:
+        return []
     fitted = content["calibration"]
     return [
         {
-            "metric": _name(name),
-            "before": _text(before),
-            f"after, temperature {fitted['temperature']:.2f}": _text(fitted["after"][name]),
+            "metric": metric_name(key),
+            "before": metric_text(before),
+            f"after, temperature {fitted['temperature']:.2f}": metric_text(fitted["after"][key]),
         }
-        for name, before in fitted["before"].items()
+        for key, before in fitted["before"].items()
     ]
 
 
 def cost_rows(content: dict) -> list[dict[str, str]]:
-    """Return a row for each price of a miss, see `decisions.costs`."""
+    """Return a row for each price of a miss, see `decisions.costs`.
+
+    No row if there was no validation table, or for more than two classes.
+    """
     return [
         {
             "a miss costs": f"{each['miss_costs']:g} false alarms",
@@ -150,7 +215,7 @@ def cost_rows(content: dict) -> list[dict[str, str]]:
             "cost per 100 patches": f"{each['cost']:.1f} ({each['low']:.1f}–{each['high']:.1f})",
             "without a model": f"{each['cheapest']:.1f}",
         }
-        for each in content["costs"]
+        for each in content.get("costs", [])
     ]
 
 
@@ -165,89 +230,3 @@ def markdown_table(rows: list[dict[str, str]]) -> str:
 
     body = [line([row[column] for column in columns]) for row in rows]
     return "\n".join([line(columns), line(["-" * width for width in widths]), *body])
-
-
-def format_report(content: dict, *, title: str) -> str:
-    """Return a report as text for a terminal: a line a metric, its 95 % interval in brackets."""
-    lines = [
-        title,
-        f"{content['patches']:,} patches: {content['normal']:,} normal, "
-        f"{content['tumour']:,} tumour",
-        f"intervals: {content['intervals']}",
-        "",
-    ]
-
-    def add(metrics):
-        for name, metric in metrics.items():
-            lines.append(f"  {_name(name):<20}{_text(metric)}")
-
-    add(content["metrics"])
-    for name, point in content["operating_points"].items():
-        (true_normal, false_alarm), (missed, true_tumour) = point["confusion"]
-        chosen = "" if name == "at_0.5" else f", {name.replace('_', ' ')} on validation"
-        lines += ["", f"threshold {point['threshold']:.3f}{chosen}"]
-        lines.append(
-            f"  {true_tumour:,} tumour found, {missed:,} missed; "
-            f"{true_normal:,} normal passed, {false_alarm:,} false alarms"
-        )
-        add(point["metrics"])
-    if "calibration" in content:
-        fitted = content["calibration"]
-        lines += ["", f"calibration: temperature {fitted['temperature']:.2f}, fitted on validation"]
-        for name, before in fitted["before"].items():
-            after = fitted["after"][name]
-            lines.append(f"  {_name(name):<20}{_text(before)} before, {_text(after)} after")
-    if "costs" in content:
-        lines += [
-            "",
-            "cost per 100 patches, in false alarms, at the threshold cheapest on validation",
-        ]
-        lines += [
-            f"  a miss costs {row['a miss costs']:<16} {row['cost per 100 patches']}; "
-            f"{row['without a model']} without a model"
-            for row in cost_rows(content)
-        ]
-    if "without_label_faults" in content:
-        kept = content["without_label_faults"]
-        lines += [
-            "",
-            f"without {kept['patches_left_out']:,} patches of slides with known label faults",
-            f"  {'AUC':<20}{_text(kept['auc'])}",
-            f"  {'accuracy at 0.5':<20}{_text(kept['accuracy'])}",
-        ]
-    return "\n".join(lines)
-
-
-def format_comparison(content: dict, *, names: tuple[str, str]) -> str:
-    """Return what `comparison.compare` found as text for a terminal."""
-    auc, discordant = content["auc"], content["mcnemar"]
-    lines = [
-        f"{content['patches']:,} patches; differences are {names[0]} minus {names[1]}",
-        "",
-        f"  AUC of {names[0]}: {_text(auc['first'])}",
-        f"  AUC of {names[1]}: {_text(auc['second'])}",
-        f"  difference: {_text(auc['difference'])}, p {_p_value(auc['p'])} (DeLong, paired)",
-        "",
-        f"  only {names[0]} right: {discordant['only_first_right']:,} patches; "
-        f"only {names[1]} right: {discordant['only_second_right']:,}; "
-        f"p {_p_value(discordant['p'])} (McNemar)",
-        "",
-        "paired bootstrap of the differences",
-    ]
-    lines += [
-        f"  {'AUC' if name == 'auc' else name:<14}{_text(metric)}"
-        for name, metric in content["bootstrap"].items()
-    ]
-    return "\n".join(lines)
-
-
-def _p_value(p):
-    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
-
-
-def _text(metric):
-    if metric["value"] is None:
-        return "not defined"
-    if metric["low"] is None:
-        return f"{metric['value']:.3f}"
-    return f"{metric['value']:.3f} ({metric['low']:.3f}–{metric['high']:.3f})"

@@ -239,7 +239,7 @@ def reliability(bins: dict[str, pd.DataFrame]) -> Figure:
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     above.plot([0, 1], [0, 1], color="#aaaaaa", linewidth=1, linestyle=":", label="calibrated")
     for (name, table), (colour, dashes) in zip(bins.items(), cycle(SERIES), strict=False):
-        fraction = table["tumour_fraction"]
+        fraction = table["fraction"]
         above.errorbar(
             table["mean_probability"],
             fraction,

@@ -191,7 +191,7 @@ def losses(labels: np.ndarray, probabilities: Mapping) -> pd.DataFrame:
         first, second = models
         resampled = [
             _mean_losses(labels, probabilities, shifts, chosen)
-            for chosen in evaluation.resampled_rows(table)[:RESAMPLES]
+            for chosen in evaluation.resampled_rows(table, RESAMPLES)
         ]
         for row in rows:
             saved = [each[row["shift"]][second] - each[row["shift"]][first] for each in resampled]
@@ -204,7 +204,7 @@ def _mean_losses(labels, probabilities, shifts, rows):
     """Return shift, or "all" -> model -> mean loss of AUC over the changed levels."""
     truth = labels[rows]
     aucs = {
-        key: {model: evaluation.area(truth, scores[rows]) for model, scores in by_model.items()}
+        key: {model: evaluation.auc(truth, scores[rows]) for model, scores in by_model.items()}
         for key, by_model in probabilities.items()
     }
     found = {}

@@ -6,7 +6,7 @@ import sklearn.metrics
 from statsmodels.stats.proportion import proportion_confint
 
 from pcam_tf import evaluation
-from pcam_tf.evaluation import calibration, reports
+from pcam_tf.evaluation import calibration, report_text
 
 
 def table_of(labels, probabilities):
@@ -66,7 +66,7 @@ def test_a_report_with_validation_says_what_the_temperature_does():
         assert after["value"] < before["value"]
         if name != "calibration_error":  # a resample's is larger than its own by chance
             assert before["low"] < before["value"] < before["high"]
-    text = reports.format_report(report, title="a table")
+    text = report_text.format_report(report, title="a table")
     assert f"temperature {fitted['temperature']:.2f}" in text
     assert "calibration" not in evaluation.report(calibrated(100, 4))
 
@@ -75,10 +75,10 @@ def test_calibration_bins():
     table = table_of([0, 1, 1, 0, 1, 1], [0.0, 0.05, 0.1, 0.55, 0.59, 1.0])
     bins = calibration.bins(table)
     assert list(bins.columns) != []
-    assert set(bins.columns) == {"mean_probability", "tumour_fraction", "low", "high", "count"}
+    assert set(bins.columns) == {"mean_probability", "fraction", "low", "high", "count"}
     assert bins["count"].tolist() == [2, 1, 2, 1]
     assert bins["mean_probability"].tolist() == pytest.approx([0.025, 0.1, 0.57, 1.0])
-    assert bins["tumour_fraction"].tolist() == [0.5, 1, 0.5, 1]
+    assert bins["fraction"].tolist() == [0.5, 1, 0.5, 1]
     expected = [proportion_confint(hits, of, method="wilson") for hits, of in
                 [(1, 2), (1, 1), (1, 2), (1, 1)]]  # fmt: skip
     assert bins[["low", "high"]].to_numpy() == pytest.approx(np.array(expected))

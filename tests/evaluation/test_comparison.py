@@ -7,7 +7,7 @@ import scipy.stats
 
 from pcam_tf import evaluation
 from pcam_tf.errors import InputError
-from pcam_tf.evaluation import comparison, reports
+from pcam_tf.evaluation import comparison, report_text
 
 
 def tables(patches=300, seed=0, groups=0):
@@ -109,7 +109,7 @@ def test_tables_of_other_patches_or_labels_are_refused():
 def test_a_comparison_is_told_in_words_and_fits_into_json():
     found = comparison.compare(*tables(200))
     json.dumps(found)
-    text = reports.format_comparison(found, names=("ours", "theirs"))
+    text = report_text.format_comparison(found, names=("ours", "theirs"))
     for word in ("ours", "theirs", "DeLong", "McNemar", "sensitivity"):
         assert word in text
     assert (

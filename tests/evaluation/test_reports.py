@@ -7,7 +7,7 @@ import scipy.stats
 
 from pcam_tf import evaluation, prediction
 from pcam_tf.errors import InputError
-from pcam_tf.evaluation import reports
+from pcam_tf.evaluation import report_text, reports
 
 
 def drawn(*, separation: float, seed: int) -> pd.DataFrame:
@@ -65,7 +65,7 @@ def test_the_summary_says_model_split_patches_and_intervals(run):
 
 def test_the_text_report_names_every_metric_and_the_counts(run):
     found = reports.report_run(run)["unfrozen"]
-    text = reports.format_report(found, title="a title")
+    text = report_text.format_report(found, title="a title")
     assert text.startswith("a title\n200 patches: 100 normal, 100 tumour\n")
     for name in ("AUC", "Brier score", "sensitivity", "balanced accuracy", "F1", "youden"):
         assert name in text

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pcam_tf import evaluation
 from pcam_tf.evaluation import reports
 from pcam_tf.figures import html_report
 
@@ -45,7 +46,7 @@ def parsed(text):
 @pytest.mark.parametrize("with_validation", [True, False])
 def test_the_page_is_whole_and_needs_nothing_from_elsewhere(with_validation):
     predictions, validation = drawn(0), drawn(1) if with_validation else None
-    report = reports.report(predictions, validation=validation)
+    report = evaluation.report(predictions, validation=validation)
     text = html_report.page(report, predictions, title="test.csv", validation=validation)
     seen = parsed(text)
     pictures = [attributes for tag, attributes in seen if tag == "img"]
@@ -59,7 +60,7 @@ def test_the_page_is_whole_and_needs_nothing_from_elsewhere(with_validation):
 
 def test_names_are_escaped():
     predictions = drawn(0)
-    report = reports.report(predictions)
+    report = evaluation.report(predictions)
     text = html_report.page(report, predictions, title="<script>alert(1)</script>.csv")
     assert "<script>" not in text and "&lt;script&gt;" in text
 
@@ -67,6 +68,6 @@ def test_names_are_escaped():
 def test_slides_with_label_faults_have_a_section():
     groups = np.tile(["camelyon16_test_049", "camelyon16_test_001", "camelyon16_test_002"], 40)
     predictions = drawn(0, group=groups)
-    report = reports.report(predictions)
+    report = evaluation.report(predictions)
     text = html_report.page(report, predictions, title="test.csv")
     assert "labels are known to be faulty" in text and "40 patches left out" in text

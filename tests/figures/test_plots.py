@@ -204,7 +204,7 @@ def test_reliability_shows_fractions_intervals_and_counts(drawn_figures):
     above, below = drawn_figures["reliability"].axes
     bars = np.array([each[:, 1] for each in above.containers[0].lines[2][0].get_segments()], float)
     fractions = above.containers[0].lines[0].get_ydata().astype(float)
-    np.testing.assert_allclose(fractions, BINS["tumour_fraction"])
+    np.testing.assert_allclose(fractions, BINS["fraction"])
     np.testing.assert_allclose(bars, BINS[["low", "high"]], atol=1e-9)
     np.testing.assert_array_equal(below.lines[0].get_ydata(), BINS["count"])
 
