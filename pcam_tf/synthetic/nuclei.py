@@ -1,4 +1,4 @@
-"""Cells for the tissue of `tissue.py`: banks of drawn nuclei, where cells lie, and their stamps.
+"""Cells for the tissue of `tissue`: banks of drawn nuclei, where cells lie, and their stamps.
 
 A cell is a patch's number and a place (y, x) in it, in pixels from the patch's corner and up to a
 nucleus beyond its border, so that cells reach into a patch from outside. Arrays of cells are (M,).

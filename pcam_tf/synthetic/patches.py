@@ -1,7 +1,7 @@
 """Procedural H&E patches with known ground truth, readable as TFDS's `patch_camelyon`.
 
 Lymph node at 10× (0.97 mpp) with and without nests of carcinoma, drawn as densities of two stains
-and photographed by the Beer–Lambert model of `stain.py`. Every pixel's stains and whether it is
+and photographed by the Beer–Lambert model of `stain`. Every pixel's stains and whether it is
 tumour are known, so explanations and stain separation can be held against the truth. No patch
 copies a real one. A number learnt here says that the code works, not that it finds cancer.
 

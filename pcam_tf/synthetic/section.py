@@ -1,7 +1,7 @@
 """The section on its slide: what takes up which stain, what the lens blurs, what the camera sees.
 
-`tissue.py` and `nuclei.py` say what lies where; here it becomes densities of haematoxylin and
-eosin, and these a photograph by the Beer–Lambert model of `stain.py`.
+`tissue` and `nuclei` say what lies where; here it becomes densities of haematoxylin and
+eosin, and these a photograph by the Beer–Lambert model of `stain`.
 """
 
 from collections.abc import Iterable

@@ -1,6 +1,6 @@
 """Tissue before it is stained: random fields, nests of carcinoma, and the lymph node around them.
 
-The ground floor of `synthetic.py`: `nuclei.py` places cells in this tissue, `section.py` stains it.
+`nuclei` places cells in this tissue, and `section` stains it.
 A field is float32 (N, 96, 96), one row a patch; lengths are pixels, about a micron each. A patch
 is the sum of what `rng` yields in order: to swap two lines that draw is to draw other patches.
 """
