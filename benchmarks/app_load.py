@@ -1,10 +1,10 @@
-"""How long users wait for the page's endpoint when many come at once.
+"""Time to answer of the page's endpoint with many users at once.
 
     python benchmarks/app_load.py [--users 20] [--requests 10] [--seconds 120]
 
-Starts the page with the shipped model on this machine and asks it for synthetic patches, each user
-one after the other. Bounded by requests and by seconds, whichever comes first. Users and server
-share the machine's cores.
+Starts the page with the shipped model on this machine and sends it synthetic patches. Each user
+sends one after the other. It stops at the number of requests or of seconds, whichever comes first.
+Users and server share the machine's cores.
 """
 
 import argparse
@@ -28,7 +28,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--users", type=int, default=20)
     parser.add_argument("--requests", type=int, default=10, help="of each user, at most")
-    parser.add_argument("--seconds", type=float, default=120, help="after which no more are begun")
+    parser.add_argument(
+        "--seconds", type=float, default=120, help="after which no new requests are sent"
+    )
     parser.add_argument("--model", help="a .keras file or a run's folder; default: the shipped one")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

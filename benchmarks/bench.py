@@ -1,11 +1,11 @@
-"""All benchmarks that compare this project to what a user would do instead, in one run.
+"""All benchmarks that compare this project with a baseline, in one run.
 
     python -m benchmarks.bench --size full --data-dir DIR --output docs/performance
 
-writes `performance.json` and `performance.png`, and prints the table. `--only` measures some parts
-anew and keeps the others. `--size smoke` takes synthetic patches: it shows that everything works
-and that all ways agree, no more. Figures are ratios of one run; a machine that does something else
-as well makes them wrong.
+writes `performance.json` and `performance.png`, and prints the table. The baseline is what a user
+would write instead. `--only` measures some parts again and keeps the others. `--size smoke` uses
+synthetic patches: it only shows that everything works and that all ways agree. Figures are ratios
+of one run; they are wrong if the machine does other work at the same time.
 """
 
 import pcam_tf  # noqa: F401, I001  (first: it sets what TensorFlow reads when it is imported)
@@ -65,7 +65,7 @@ def main(words: list[str] | None = None) -> int:
 def earlier_parts(path: Path, content: dict) -> dict[str, dict]:
     """Return the parts that were measured before, on the same patches and machine at that size.
 
-    Rows of one part were measured by turns, so parts may come from several runs.
+    Rows of one part were measured in turn in one run; parts may come from several runs.
     """
     if not path.is_file():
         return {}
@@ -87,9 +87,9 @@ def as_text(found: list[dict]) -> list[dict[str, str]]:
             "what": each["what"],
             "unit": each["unit"],
             "ours": number(each["ours"]),
-            "the plain way": number(each["plain"]),
-            "the limit": number(each["limit"]),
-            "times better": ""
+            "baseline": number(each["plain"]),
+            "upper limit": number(each["limit"]),
+            "speed-up": ""
             if each["ratio"] is None
             else f"{each['ratio']:.1f} ({each['ratio_low']:.1f}–{each['ratio_high']:.1f})",
         }
@@ -99,7 +99,7 @@ def as_text(found: list[dict]) -> list[dict[str, str]]:
 
 @figures.styled
 def ratios(found: list[dict]):
-    """Draw how many times better than the plain way each row is, on a logarithmic axis."""
+    """Draw the speed-up of each row over its baseline, on a logarithmic axis."""
     compared = [each for each in found if each["ratio"] is not None][::-1]
     figure = figures.new_figure(8.5, 0.42 * len(compared) + 1.2)
     axes = figure.subplots()
@@ -119,7 +119,7 @@ def ratios(found: list[dict]):
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
     axes.set_yticks(range(len(compared)), [each["what"] for each in compared])
-    axes.set_xlabel("times better than the plain way: median, least and most")
+    axes.set_xlabel("speed-up: median and range")
     axes.margins(x=0.12)
     return figure
 

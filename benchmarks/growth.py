@@ -1,9 +1,9 @@
-"""Seconds and peak memory of each command as the data grow: flat memory, time in proportion.
+"""Seconds and peak memory of each command for growing data: constant memory, proportional time.
 
-Patches are synthetic: a few drawn ones, over and over, written as the official HDF5 files. `train`
-has the shipped network on a centre crop of 32 px, since what grows with the data does not depend
-on how much of a patch it sees. Each command is a process of its own, whose peak resident memory
-the system reports.
+Patches are synthetic: a few drawn ones, repeated, written as the official HDF5 files. `train` uses
+the shipped network on a centre crop of 32 px, because growth with the data does not depend on the
+size of the crop. Each command is a process of its own, whose peak resident memory the system
+reports.
 """
 
 import subprocess
@@ -58,7 +58,7 @@ def measured(words):
     """Run a command and return its seconds and the peak of its resident memory in MiB.
 
     Raises:
-        RuntimeError: it failed; with the end of what it said.
+        RuntimeError: the command failed; with the end of its messages.
     """
     program = (
         "import resource, subprocess, sys\n"
@@ -79,7 +79,7 @@ def measured(words):
 
 
 def stages(patches, backbone):
-    """Return command -> (seconds, MiB) for so many training patches."""
+    """Return command -> (seconds, MiB) for a number of training patches."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_hdf5(folder, patches)

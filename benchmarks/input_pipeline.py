@@ -1,7 +1,7 @@
-"""Patches a second from a data directory to augmented batches, and how long training waits.
+"""Patches per second from a data directory to augmented batches, and how long training waits.
 
-The plain way is what a notebook writes: decode, change and shuffle a patch at a time, then batch.
-The limit is reading and decoding alone.
+The baseline is a typical notebook: decode, augment and shuffle one patch at a time, then batch.
+The upper limit is reading and decoding alone.
 """
 
 import functools
@@ -37,7 +37,7 @@ def _augmented(patches):
 
 
 def ours(builder, split):
-    """Yield augmented batches as a training sees them: D4, stain, shift, a batch at a time."""
+    """Yield augmented batches as in training: D4, stain and shift of whole batches."""
     for patches, labels in data.epochs(
         builder, split, batch_size=RECIPE.batch_size, seed=0, first=0, last=1
     ):
@@ -50,7 +50,7 @@ def _one_by_one(builder, split, changed):
 
 
 def plain(builder, split):
-    """Return batches by a notebook's pipeline: D4 and colour jitter in its place of stain."""
+    """Return batches by a notebook's pipeline: D4, and colour jitter instead of stain jitter."""
 
     def changed(patch):
         picture = tf.image.random_flip_left_right(patch["image"])
@@ -67,8 +67,8 @@ def plain(builder, split):
 
 
 def plain_with_stain(builder, split):
-    """Return batches with the same augmentation as ours, written as a notebook would: D4, stain,
-    shift, a patch at a time."""
+    """Return batches with the same augmentation as ours, as a notebook writes it: D4, stain and
+    shift of one patch at a time."""
     mixing = stain.MIXING.astype("float32")
     unmixing = np.linalg.inv(mixing)
     strength, shift = RECIPE.stain_strength, int(RECIPE.shift_px)
@@ -90,7 +90,7 @@ def plain_with_stain(builder, split):
 
 
 def plain_with_layers(builder, split):
-    """Return batches by Keras's own layers, mapped over patches one at a time, as tutorials do."""
+    """Return batches by Keras's own layers, applied to one patch at a time, as in tutorials."""
     layers = [
         keras.layers.RandomFlip(),
         keras.layers.RandomRotation(0.25),
@@ -176,13 +176,13 @@ def rows(builder, size):
         repeats,
     )
     ways = {
-        "the same a patch at a time": "stain",
-        "a patch at a time, tf.image": "plain",
-        "a patch at a time, Keras layers": "layers",
+        "the same augmentation per patch": "stain",
+        "tf.image per patch": "plain",
+        "Keras layers per patch": "layers",
     }
     found = [
         row(
-            f"input pipeline against {way}",
+            f"input pipeline; baseline: {way}",
             "patches/s",
             speeds["ours"],
             speeds[name],

@@ -1,11 +1,11 @@
-"""How fast each engine predicts the shipped model, and how far it strays from Keras.
+"""How fast each engine runs the shipped model, and how much its probabilities differ from Keras.
 
     python -m benchmarks.prediction_speed --data-dir DIR [--repetitions 7] [--output speed.json]
 
-One run. Every repetition times every row once, in an order drawn anew, so that whatever else the
-machine does falls on all alike; a row's ratio is the median of its ratios to `model.predict` in
-the same repetition. Exports are calibrated on training patches and held against Keras on
-validation. Engines that are not installed are skipped, and named: this project needs LiteRT alone.
+One run. Every repetition times every row once, in a new random order, so that other load on the
+machine affects all rows alike. A row's ratio is the median of its ratios to `model.predict` in the
+same repetition. Exports are calibrated on training patches and compared with Keras on validation.
+Engines that are not installed are skipped and named. This project needs LiteRT only.
 
     python -m pip install onnxruntime onnx tf2onnx openvino nncf
 """
@@ -105,7 +105,7 @@ def machine():
 
 
 def rows(builder, size):
-    """Return rows of the benchmarks' table, see `benchmarks.rows.row`: ours against Keras's way.
+    """Return rows of the benchmarks' table, see `benchmarks.rows.row`; Keras is the baseline.
 
     Raises:
         RuntimeError: the engine's probabilities are not those of Keras.
@@ -155,28 +155,33 @@ def rows(builder, size):
     views = [b / a for a, b in zip(one, eight, strict=True)]
     return [
         row(
-            "prediction against model.predict",
+            "prediction; baseline: model.predict",
             "patches/s",
             found["ours"],
             found["model.predict"],
             limit=found["limit"],
         ),
-        row("prediction against a frozen graph", "patches/s", found["ours"], found["frozen graph"]),
         row(
-            "prediction of one patch against model.predict",
+            "prediction; baseline: TensorFlow's frozen graph",
+            "patches/s",
+            found["ours"],
+            found["frozen graph"],
+        ),
+        row(
+            "prediction of one patch; baseline: model.predict",
             "patches/s",
             found["ours, one"],
             found["model.predict, one"],
         ),
         row(
-            "predict --images, one picture, against TensorFlow",
+            "predict --images, one picture; baseline: TensorFlow",
             "s",
             seconds["command, one picture, litert"],
             seconds["command, one picture, tensorflow"],
             lower_is_better=True,
         ),
-        row("eight views cost, in single views", "times", views),
-        row("largest difference of a probability to Keras", "", [strays["largest_difference"]]),
+        row("cost of eight views, in single views", "times", views),
+        row("largest difference of a probability from Keras", "", [strays["largest_difference"]]),
     ]
 
 

@@ -3,8 +3,8 @@
     python benchmarks/region_auc.py REGION MASK [REGION MASK ...] [--model RUN] [--eight-views]
 
 MASK is a picture of the same field of view, 0 where there is no tumour. A cell is tumour when the
-annotation touches it. Intervals would pretend that neighbouring cells are independent: none is
-given.
+annotation touches it. There is no interval, because it would assume that neighbouring cells are
+independent.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Rows of the benchmarks' table: ours, the plain way, the limit, and their ratio."""
+"""Rows of the benchmarks' table: ours, the baseline, the upper limit, and the speed-up."""
 
 from collections.abc import Callable, Mapping
 
@@ -7,10 +7,12 @@ import tqdm
 
 
 def interleaved(tasks: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """Run tasks in turn, `repeats` times, so that a busy minute falls on all; return what they did.
+    """Run tasks in turn, `repeats` times, and return their figures.
+
+    The tasks alternate, so that other load on the machine affects all of them.
 
     Args:
-        tasks: name -> a function that returns a figure, such as patches a second.
+        tasks: name -> a function that returns a figure, such as patches per second.
         repeats: how often each is run.
     """
     found = {name: [] for name in tasks}
@@ -35,11 +37,11 @@ def row(
     Args:
         what: what was measured.
         unit: of `ours`, `plain` and `limit`.
-        ours: a figure each repeat.
-        plain: what a user would do instead, repeats in the same order.
-        limit: what cannot be beaten.
-        lower_is_better: for seconds and bytes; ratios above 1 always speak for ours.
-        note: what the reader should know beside.
+        ours: one figure per repeat.
+        plain: the baseline, repeats in the same order.
+        limit: the upper limit.
+        lower_is_better: for seconds and bytes; a ratio above 1 always means that ours is better.
+        note: for the reader.
 
     Returns:
         `what`, `unit`, medians `ours`, `plain`, `limit`, and `ratio` with `ratio_low` and

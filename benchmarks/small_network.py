@@ -1,4 +1,4 @@
-"""A backbone that is traced in a second: it shows that a benchmark works, and measures nothing."""
+"""A small backbone for tests of the benchmarks; its measurements mean nothing."""
 
 import keras
 

@@ -1,9 +1,9 @@
-"""Seconds from nothing to a validation AUC, against what a notebook would do instead; and steps.
+"""Seconds of training to a validation AUC, compared with a typical notebook; speed of a step.
 
-Three ways to the same place, by the same backbone from ImageNet, the clock stopped while
-validation is predicted: ours (the head on features that are computed once), everything trainable
-from the first epoch, and a frozen backbone that is run anew in every epoch. The plain ways turn and
-mirror patches, as notebooks do, and are looked at every quarter of an epoch. Then steps of the
+Three ways to the same AUC with the same ImageNet backbone: ours (the head on features that are
+computed once), all layers trainable from the first epoch, and a frozen backbone that is run in
+every epoch. The last two are the baselines. They rotate and flip patches, as notebooks do, and are
+validated every quarter of an epoch. The time of validation is not counted. Then: steps of the
 unfrozen phase, computed in several ways.
 """
 
@@ -163,13 +163,13 @@ SIZES = {
 }
 WAYS = {
     "ours": ours,
-    "everything trainable": functools.partial(plain, frozen=False),
-    "frozen, features anew": functools.partial(plain, frozen=True),
+    "all layers trainable": functools.partial(plain, frozen=False),
+    "frozen backbone run in every epoch": functools.partial(plain, frozen=True),
 }
 
 
 def main(words: list[str] | None = None) -> int:
-    """Train in one way and print the seconds: a process of its own for each, as users have."""
+    """Train in one way, in a process of its own, and print the seconds."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("way", choices=WAYS)
     parser.add_argument("size", choices=SIZES)
@@ -212,7 +212,7 @@ def rows(builder, size):
             found[way].append(seconds(way, seed))
     return [
         row(
-            f"training to validation AUC {target:.2f}, against {way}",
+            f"training to validation AUC {target:.2f}; baseline: {way}",
             "s",
             found["ours"],
             found[way],
@@ -223,7 +223,7 @@ def rows(builder, size):
 
 
 def step_rows(builder, size):
-    """Return rows of patches a second of unfrozen steps, and of the machine's peak they reach."""
+    """Return rows of unfrozen steps, patches per second and share of the machine's peak."""
     backbone = small_network.backbone(size)
     patches = data.read_patches(builder, "train[:128]")
     patches, labels = patches["image"].astype("float32"), patches["label"]
@@ -240,7 +240,7 @@ def step_rows(builder, size):
     return [
         *(row(f"unfrozen step, {name}", "patches/s", speeds[name]) for name in steps),
         row(
-            "of a matrix product's operations a second, step as in `cpu`",
+            "share of a matrix product's operations per second, step as in `cpu`",
             "share",
             [flop * speed / peak for speed, peak in pairs],
         ),

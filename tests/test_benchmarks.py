@@ -9,7 +9,7 @@ from benchmarks import bench, growth, rows
 from pcam_tf.files import write_json
 
 
-def test_ratios_above_one_speak_for_ours():
+def test_a_ratio_above_one_means_that_ours_is_better():
     faster = rows.row("speed", "patches/s", [30, 20, 40], [10, 10, 10], limit=[50])
     assert (faster["ours"], faster["plain"], faster["limit"]) == (30, 10, 50)
     assert (faster["ratio"], faster["ratio_low"], faster["ratio_high"]) == (3, 2, 4)
@@ -18,7 +18,7 @@ def test_ratios_above_one_speak_for_ours():
     alone = rows.row("memory", "MiB", [700])
     assert alone["plain"] is alone["ratio"] is None
     text = bench.as_text([faster, alone])
-    assert text[0]["times better"] == "3.0 (2.0–4.0)" and text[1]["times better"] == ""
+    assert text[0]["speed-up"] == "3.0 (2.0–4.0)" and text[1]["speed-up"] == ""
 
 
 def test_tasks_are_run_by_turns():
@@ -56,7 +56,7 @@ def test_the_benchmarks_run_and_all_ways_agree(tmp_path):
     assert all(np.isfinite(each["ours"]) for each in found)
     # A share of time spent waiting is a difference of two times, both of a few steps here.
     assert all(each["ours"] > 0 for each in found if each["unit"] != "share")
-    for part in ("input pipeline", "prediction against", "training to", "predict, 256 patches"):
+    for part in ("input pipeline", "prediction; baseline", "training to", "predict, 256 patches"):
         assert any(part in each["what"] for each in found), part
     assert output.with_suffix(".png").stat().st_size > 10_000
-    assert "| times better" in ended.stdout
+    assert "| speed-up" in ended.stdout
