@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+import sklearn.metrics
+import three_classes
 
 from pcam_tf import evaluation
 from pcam_tf.errors import InputError
@@ -116,3 +118,55 @@ def test_a_comparison_is_told_in_words_and_fits_into_json():
         f"{evaluation.auc_interval(*tables(200)[0][['label', 'probability']].to_numpy().T)[0]:.3f}"
         in text
     )
+
+
+def test_models_of_three_classes_are_compared():
+    first = three_classes.drawn(300)
+    generator = np.random.default_rng(1)
+    noisy = evaluation.probabilities_of(first) * generator.uniform(0.2, 1, (300, 3))
+    noisy /= noisy.sum(axis=1, keepdims=True)
+    second = three_classes.table_of(first["label"], noisy)
+    found = comparison.compare(first, second.sample(frac=1, random_state=0))
+    json.dumps(found, allow_nan=False)
+    assert found["classes"] == list(three_classes.CLASSES) and "auc" not in found
+    labels, scores = first["label"], [evaluation.probabilities_of(each) for each in (first, second)]
+    right = [each.argmax(axis=1) == labels for each in scores]
+    assert found["mcnemar"]["only_first_right"] == (right[0] & ~right[1]).sum()
+    assert found["mcnemar"]["only_second_right"] == (right[1] & ~right[0]).sum()
+    expected = {
+        "accuracy": [each.mean() for each in right],
+        "macro_auc": [
+            sklearn.metrics.roc_auc_score(labels, each, multi_class="ovr") for each in scores
+        ],
+        "balanced_accuracy": [
+            sklearn.metrics.balanced_accuracy_score(labels, each.argmax(axis=1)) for each in scores
+        ],
+        "macro_f1": [
+            sklearn.metrics.f1_score(labels, each.argmax(axis=1), average="macro")
+            for each in scores
+        ],
+    }
+    assert set(found["bootstrap"]) == set(expected)
+    for name, (one, other) in expected.items():
+        metric = found["bootstrap"][name]
+        assert metric["value"] == pytest.approx(one - other)
+        assert metric["low"] < metric["value"] < metric["high"]
+    text = report_text.format_comparison(found, names=("ours", "theirs"))
+    assert "macro AUC" in text and "McNemar" in text and "DeLong" not in text
+
+
+def test_a_model_of_three_classes_does_not_differ_from_itself():
+    table = three_classes.drawn(80).assign(group=[f"s{row % 9}" for row in range(80)])
+    found = comparison.compare(table, table)
+    assert found["mcnemar"]["p"] == 1
+    assert all(each == {"value": 0, "low": 0, "high": 0} for each in found["bootstrap"].values())
+
+
+def test_tables_of_other_classes_are_refused():
+    first = three_classes.SMALL
+    other = first.rename(columns={"probability_ductal": "probability_papillary"})
+    with pytest.raises(InputError, match=r"different classes \(ductal.*; papillary") as caught:
+        comparison.compare(first, other)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match=r"different classes \(two classes; ductal"):
+        comparison.compare(tables(20)[0], first)

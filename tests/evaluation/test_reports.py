@@ -4,10 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+import three_classes
 
 from pcam_tf import evaluation, prediction
 from pcam_tf.errors import InputError
 from pcam_tf.evaluation import report_text, reports
+from pcam_tf.task import Task
 
 
 def drawn(*, separation: float, seed: int) -> pd.DataFrame:
@@ -71,3 +73,35 @@ def test_the_text_report_names_every_metric_and_the_counts(run):
         assert name in text
     (true_normal, _), (missed, true_tumour) = found["operating_points"]["at_0.5"]["confusion"]
     assert f"{true_tumour} tumour found, {missed} missed; {true_normal} normal passed" in text
+
+
+def test_a_run_of_three_classes_is_reported(tmp_path):
+    for name in ("predictions-frozen", "predictions"):
+        for seed, split in enumerate(("validation", "test")):
+            path = tmp_path / f"{name}-{split}.csv"
+            three_classes.drawn(90, seed=seed).to_csv(path, index=False)
+    found = reports.report_run(tmp_path)
+    assert json.loads((tmp_path / "report.json").read_text()) == found
+    content = found["unfrozen"]
+    assert list(content["per_class"]) == list(three_classes.CLASSES)
+    assert content["validation_auc"]["low"] < content["validation_auc"]["value"]
+    rows = reports.summary_rows(found)
+    assert [row["patches"] for row in rows] == ["90"] * 4
+    assert list(rows[0])[3:] == ["macro AUC", "accuracy", "balanced accuracy"]
+    auc = content["metrics"]["macro_auc"]
+    assert rows[3]["macro AUC"] == f"{auc['value']:.3f} ({auc['low']:.3f}–{auc['high']:.3f})"
+    assert "mucinous" in report_text.format_report(content, title="a title")
+
+
+def test_a_run_of_two_classes_takes_their_names_from_its_task(run):
+    task = Task("toy", ("benign", "malignant"), side_px=64, mpp=0.5)
+    (run / "recipe.json").write_text(json.dumps({"task": task.to_json()}))
+    content = reports.report_run(run)["unfrozen"]
+    assert (content["benign"], content["malignant"]) == (100, 100)
+    text = report_text.format_report(content, title="a title")
+    assert "100 benign, 100 malignant" in text
+    assert reports.operating_point_rows(content)[0]["missed"].endswith("of 100")
+    for broken in ("[]", "{"):
+        (run / "recipe.json").write_text(broken)
+        with pytest.raises(InputError, match="is not a recipe"):
+            reports.report_run(run)
