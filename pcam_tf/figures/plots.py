@@ -1,7 +1,7 @@
 """Figures of numbers: from tables to matplotlib Figures, in one style; nothing is shown here."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from itertools import cycle
 from pathlib import Path
@@ -13,6 +13,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from pcam_tf.files import written_whole
+from pcam_tf.task import PCAM
 
 CLASSES = ("normal", "tumour")
 # Okabe and Ito's palette, which readers with any colour vision can tell apart. Blue is normal and
@@ -310,32 +311,50 @@ def decision_curve(curves: dict[str, pd.DataFrame]) -> Figure:
 
 
 @styled
-def confusion_matrices(matrix: np.ndarray, *, title: str) -> Figure:
-    """Draw a confusion matrix (2, 2), rows the truth, as counts and as shares of each row."""
+def confusion_matrices(
+    matrix: np.ndarray, *, title: str, classes: Sequence[str] = PCAM.classes
+) -> Figure:
+    """Draw a confusion matrix as counts and as shares of each row.
+
+    Args:
+        matrix: counts (k, k), rows the truth, columns the prediction.
+        title: of the figure.
+        classes: names of the k classes.
+    """
     matrix = np.asarray(matrix)
+    count = len(classes)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    figure = new_figure(8, 3.8)
-    panels = figure.subplots(1, 2)
+    # A cell of a larger matrix needs room for "12,345"; a long name stands at an angle below it.
+    side = max(3.0, 0.6 * count)
+    letters = max(map(len, classes))
+    rotated = letters * count > 28
+    margin = 0.08 * letters
+    figure = new_figure(2 * (side + 0.9) + margin, side + 0.8 + (0.75 * margin if rotated else 0))
+    panels = figure.subplots(1, 2, sharey=True)
     for axes, values, form, name in (
         (panels[0], matrix, "{:,}", "Patches"),
-        (panels[1], shares, "{:.3f}", "Share of each row"),
+        (panels[1], shares, "{:.3f}" if count < 5 else "{:.2f}", "Share of each row"),
     ):
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        for row in range(2):
-            for column in range(2):
-                axes.text(
-                    column,
-                    row,
-                    form.format(values[row, column]),
-                    ha="center",
-                    va="center",
-                    fontsize=15,
-                    color="white" if shares[row, column] > 0.55 else "black",
-                )
-        axes.set_xticks([0, 1], CLASSES)
-        axes.set_yticks([0, 1], CLASSES)
-        axes.set(xlabel="predicted", ylabel="truth", title=name)
+        for (row, column), value in np.ndenumerate(values):
+            axes.text(
+                column,
+                row,
+                form.format(value),
+                ha="center",
+                va="center",
+                fontsize=(15, 13, 11, 10)[min(count - 2, 3)],
+                color="white" if shares[row, column] > 0.55 else "black",
+            )
+        axes.set_xticks(range(count), classes)
+        if rotated:
+            axes.tick_params(axis="x", labelrotation=40)
+            for label in axes.get_xticklabels():
+                label.set(ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(count), classes)
+        axes.set(xlabel="predicted", title=name)
         axes.grid(visible=False)
+    panels[0].set_ylabel("truth")
     figure.suptitle(title, fontweight="bold", fontsize=11)
     return figure
 

@@ -118,6 +118,19 @@ def test_an_empty_row_of_the_confusion_matrix_is_no_division_by_zero():
     assert texts(figure.axes[1]) == ["0.000", "0.000", "0.250", "0.750"]
 
 
+def test_a_confusion_matrix_of_many_classes_has_long_names_at_an_angle():
+    names = [f"a class with a long name {number}" for number in range(8)]
+    figure = figures.confusion_matrices(np.arange(64).reshape(8, 8), title="8", classes=names)
+    counts, shares = figure.axes
+    assert [label.get_text() for label in counts.get_xticklabels()] == names
+    assert {label.get_rotation() for label in counts.get_xticklabels()} == {40}
+    assert texts(counts)[-1] == "63" and len(texts(shares)) == 64
+    figure.canvas.draw()
+    # No number is wider than its cell.
+    cell = counts.get_window_extent().width / 8
+    assert max(text.get_window_extent().width for text in counts.texts) < cell
+
+
 def test_the_centre_square_is_the_labelled_one(drawn_figures):
     axes = drawn_figures["patch_grid"].axes[0]
     for square in axes.patches:
