@@ -191,9 +191,7 @@ def _evaluate(arguments):
     output = arguments.output or arguments.predictions.with_suffix(".report.json")
     write_json(output, report)
     with written_whole(output.with_suffix(".html")) as temporary:
-        text = html_report.page(
-            report, predictions, title=str(arguments.predictions), validation=validation
-        )
+        text = html_report.page(report, predictions, title=str(arguments.predictions))
         temporary.write_text(text, encoding="utf-8")
     print(report_text.format_report(report, title=str(arguments.predictions)))
     print(f"report in {output} and, with figures, in {output.with_suffix('.html')}")

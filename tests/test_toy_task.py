@@ -15,7 +15,7 @@ from pcam_tf import __main__ as command_line
 from pcam_tf import data, evaluation, explain, figures, prediction, training
 from pcam_tf.app import findings
 from pcam_tf.data import audit
-from pcam_tf.evaluation import comparison, reports
+from pcam_tf.evaluation import comparison, report_text, reports
 from pcam_tf.figures import html_report, pictures
 from pcam_tf.models import backbones, classifier, engines
 
@@ -94,7 +94,7 @@ def test_the_report_is_of_three_classes(run_dir, test_table):
     assert accuracy["value"] > 0.85
     assert np.sum(report["confusion"]) == 96
     assert list(report["per_class"]) == CLASSES
-    text = reports.format_report(report, title="shapes")
+    text = report_text.format_report(report, title="shapes")
     assert all(name in text for name in CLASSES)
     table = reports.markdown_table(reports.summary_rows({"unfrozen": report}))
     assert re.search(r"unfrozen +\| test", table)
@@ -108,7 +108,7 @@ def test_groups_are_resampled_and_two_tables_compared(run_dir, test_table):
     found = comparison.compare(test_table, frozen)
     assert found["bootstrap"]["accuracy"]["value"] > 0
     assert 0 <= found["mcnemar"]["p"] <= 1
-    assert "McNemar" in reports.format_comparison(found, names=("unfrozen", "frozen"))
+    assert "McNemar" in report_text.format_comparison(found, names=("unfrozen", "frozen"))
 
 
 def test_the_command_line_evaluates_it(run_dir, tmp_path, capsys):

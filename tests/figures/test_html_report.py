@@ -4,6 +4,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+import three_classes
 
 from pcam_tf import evaluation
 from pcam_tf.evaluation import reports
@@ -47,7 +48,7 @@ def parsed(text):
 def test_the_page_is_whole_and_needs_nothing_from_elsewhere(with_validation):
     predictions, validation = drawn(0), drawn(1) if with_validation else None
     report = evaluation.report(predictions, validation=validation)
-    text = html_report.page(report, predictions, title="test.csv", validation=validation)
+    text = html_report.page(report, predictions, title="test.csv")
     seen = parsed(text)
     pictures = [attributes for tag, attributes in seen if tag == "img"]
     assert len(pictures) == 5
@@ -71,3 +72,35 @@ def test_slides_with_label_faults_have_a_section():
     report = evaluation.report(predictions)
     text = html_report.page(report, predictions, title="test.csv")
     assert "labels are known to be faulty" in text and "40 patches left out" in text
+
+
+@pytest.mark.parametrize("with_validation", [True, False])
+def test_three_classes_have_a_page(with_validation):
+    predictions = three_classes.drawn(120)
+    validation = three_classes.drawn(120, seed=1) if with_validation else None
+    report = evaluation.report(predictions, validation=validation)
+    text = html_report.page(report, predictions, title="test.csv")
+    pictures = [attributes for tag, attributes in parsed(text) if tag == "img"]
+    assert len(pictures) == 3
+    assert all(each["alt"] and each["src"].startswith("data:image/png") for each in pictures)
+    for name, count in report["classes"].items():
+        assert f"{count} {name}" in text
+    for row in [*reports.class_rows(report), *reports.confusion_rows(report)]:
+        assert all(f"<td>{cell}</td>" in text for cell in row.values())
+    assert ("temperature" in text) == with_validation
+    assert "for two classes only" in text
+
+
+def test_two_classes_have_the_names_of_the_report():
+    predictions = drawn(0)
+    report = evaluation.report(predictions, classes=("benign", "<malignant>"))
+    text = html_report.page(report, predictions, title="test.csv")
+    assert "60 benign" in text and "60 &lt;malignant&gt;" in text
+    assert "tumour" not in text
+
+
+def test_a_class_without_patches_has_a_page():
+    predictions = three_classes.drawn(120)
+    predictions = predictions[predictions["label"] != 1].reset_index(drop=True)
+    text = html_report.page(evaluation.report(predictions), predictions, title="test.csv")
+    assert "not defined" in text and "0 lobular" in text
