@@ -1,4 +1,4 @@
-"""Files appear whole or not at all: written under a temporary name, then renamed."""
+"""Write files whole or not at all: under a temporary name, then renamed."""
 
 import contextlib
 import json
@@ -11,10 +11,10 @@ from pcam_tf.errors import InputError
 
 @contextlib.contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` once the block has ended well.
+    """Yield a temporary path beside `path`; rename it to `path` when the block ends without error.
 
-    The temporary name keeps the suffixes of `path`, which Keras and numpy choose formats by.
-    If the block raises, the temporary file is removed and an older `path` stays as it was.
+    The temporary name keeps the suffixes of `path`, because Keras and numpy choose the format by
+    them. If the block raises, the temporary file is removed and an older `path` stays unchanged.
 
     Raises:
         InputError: the folder cannot be made or written to, or the disk is full.

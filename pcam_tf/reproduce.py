@@ -1,11 +1,8 @@
-"""Execute the notebooks top to bottom, each in a fresh kernel, and sum up their result."""
+"""Execute all notebooks, each in a fresh kernel, and print a table of their results."""
 
 import os
 import time
 from pathlib import Path
-
-import nbclient
-import nbformat
 
 from pcam_tf.errors import InputError
 from pcam_tf.evaluation import reports
@@ -14,20 +11,11 @@ from pcam_tf.files import written_whole
 NOTEBOOKS_DIR = Path("notebooks")
 
 
-class _SpeakingClient(nbclient.NotebookClient):
-    """Prints what the cells print, as they print it."""
-
-    def process_message(self, message, cell, cell_index):
-        if message["msg_type"] == "stream":
-            print(message["content"]["text"], end="", flush=True)
-        return super().process_message(message, cell, cell_index)
-
-
 def notebooks() -> list[Path]:
-    """Return the notebooks in the order in which they are read.
+    """Return the notebooks in reading order.
 
     Raises:
-        InputError: the working folder is not the project's.
+        InputError: the working folder is not the project's folder.
     """
     found = sorted(NOTEBOOKS_DIR.glob("[0-9][0-9]_*.ipynb"))
     if not found:
@@ -38,17 +26,30 @@ def notebooks() -> list[Path]:
 def execute(notebook: str | Path, executed: str | Path) -> None:
     """Execute a notebook in a fresh kernel, in its own folder, and store it with its outputs.
 
-    What its cells print is printed. The copy is stored also when a cell fails.
+    The output of its cells is printed while they run. The copy is stored even if a cell fails.
 
     Raises:
-        InputError: a cell failed, or `executed` cannot be written.
+        InputError: Jupyter is not installed, a cell failed, or `executed` cannot be written.
     """
+    # Imported late: only this function needs Jupyter, which is not a dependency of the package.
+    try:
+        import nbclient
+        import nbformat
+    except ImportError as error:
+        raise InputError(f"{error.name} is not installed: run `pip install jupyter`.") from error
+
+    class Client(nbclient.NotebookClient):
+        def process_message(self, message, cell, cell_index):
+            if message["msg_type"] == "stream":
+                print(message["content"]["text"], end="", flush=True)
+            return super().process_message(message, cell, cell_index)
+
     content = nbformat.read(notebook, as_version=4)
-    client = _SpeakingClient(
+    client = Client(
         content,
         timeout=None,
         kernel_name="python3",
-        # Jupyter warns that a kernel on this machine talks without encryption.
+        # Without this, Jupyter warns that the local connection to the kernel is not encrypted.
         extra_arguments=["--log-level=40"],
         resources={"metadata": {"path": str(Path(notebook).parent)}},
     )
@@ -67,14 +68,15 @@ def reproduce(preset: str, data_dir: str | None) -> str:
     """Execute all notebooks at a preset and return the table of results.
 
     Args:
-        preset: "smoke", "cpu" or "gpu".
+        preset: the name of a preset of `training.recipes`, such as "smoke".
         data_dir: a prepared data directory, or None for synthetic patches.
 
     Returns:
-        A short text: split, patches, AUC and accuracy with intervals, and where the report is.
+        Lines of text: split, patches, AUC and accuracy with intervals, and the paths of the report
+        and the figures.
 
     Raises:
-        InputError: the working folder is not the project's, a cell failed, or a file cannot be
+        InputError: the working folder is not the project's folder, a cell failed, or a file cannot be
             written.
     """
     os.environ["PCAM_TF_PRESET"] = preset

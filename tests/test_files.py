@@ -8,7 +8,7 @@ from pcam_tf import errors, files
 from pcam_tf.errors import InputError
 
 
-def test_unknown_suggests_the_nearest_whatever_its_case_and_lists_all():
+def test_unknown_suggests_the_nearest_in_any_case_and_lists_all():
     error = errors.unknown("backbone", "mobilenetv3smal", ["Xception", "MobileNetV3Small"])
     assert isinstance(error, InputError)
     assert isinstance(error, ValueError)
@@ -18,8 +18,14 @@ def test_unknown_suggests_the_nearest_whatever_its_case_and_lists_all():
     )
 
 
-def test_unknown_suggests_nothing_where_nothing_is_near():
+def test_unknown_suggests_nothing_if_nothing_is_near():
     assert "did you mean" not in str(errors.unknown("split", "holdout", ["train", "test"]))
+
+
+def test_a_missing_extra_is_named_with_its_command():
+    error = errors.missing_extra("shap", "explain")
+    assert isinstance(error, InputError)
+    assert str(error) == "shap is not installed: run `pip install 'pcam_tf[explain]'`."
 
 
 def test_a_file_appears_only_once_it_is_whole(tmp_path):
@@ -46,7 +52,7 @@ def test_a_block_that_raises_leaves_the_old_file_and_no_other(tmp_path, stop):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_full_disk_is_told_in_one_line(tmp_path):
+def test_a_full_disk_is_an_error_of_one_line(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text("old")
     with (
@@ -59,7 +65,7 @@ def test_a_full_disk_is_told_in_one_line(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_path_that_cannot_be_is_told_in_one_line(tmp_path):
+def test_an_impossible_path_is_an_error_of_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
     for path in (tmp_path / "file" / "table.csv", tmp_path / "folder"):
