@@ -76,8 +76,8 @@ def reproduce(preset: str, data_dir: str | None) -> str:
         and the figures.
 
     Raises:
-        InputError: the working folder is not the project's folder, a cell failed, or a file cannot be
-            written.
+        InputError: the working folder is not the project's folder, a cell failed, or a file cannot
+            be written.
     """
     os.environ["PCAM_TF_PRESET"] = preset
     os.environ["PCAM_TF_DATA_DIR"] = data_dir or ""
