@@ -28,7 +28,7 @@ def calibrated(patches, seed, temperature=1.0):
 
 
 @pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
-def test_the_temperature_of_a_model_that_is_too_sure_or_too_shy_is_found(temperature):
+def test_the_temperature_of_an_over_or_underconfident_model_is_recovered(temperature):
     table = calibrated(40_000, 0, temperature)
     assert calibration.fit_temperature(table) == pytest.approx(temperature, rel=0.05)
 
@@ -56,7 +56,7 @@ def test_a_temperature_keeps_ranks_ids_and_certainty():
     )
 
 
-def test_a_report_with_validation_says_what_the_temperature_does():
+def test_a_report_with_validation_has_calibration_before_and_after():
     report = evaluation.report(calibrated(800, 2, 3.0), validation=calibrated(2000, 3, 3.0))
     fitted = report["calibration"]
     assert fitted["temperature"] == pytest.approx(3.0, rel=0.15)

@@ -108,7 +108,7 @@ def test_tables_of_other_patches_or_labels_are_refused():
         comparison.compare(first, second)
 
 
-def test_a_comparison_is_told_in_words_and_fits_into_json():
+def test_a_comparison_has_a_text_and_fits_into_json():
     found = comparison.compare(*tables(200))
     json.dumps(found)
     text = report_text.format_comparison(found, names=("ours", "theirs"))

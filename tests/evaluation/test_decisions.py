@@ -19,7 +19,7 @@ def drawn():
     return table(labels, scores)
 
 
-def test_net_benefit_is_found_minus_false_alarms_at_the_thresholds_price():
+def test_net_benefit_is_hits_minus_false_alarms_at_the_exchange_rate():
     curve = decisions.decision_curve(table([1, 1, 0, 0], [0.9, 0.3, 0.6, 0.1]))
     at = curve.set_index("threshold")
     # At 0.5: one tumour of four found, one false alarm, priced one to one.
@@ -29,7 +29,7 @@ def test_net_benefit_is_found_minus_false_alarms_at_the_thresholds_price():
     assert at.loc[0.2, "call_all"] == pytest.approx(0.5 - 0.5 * 0.25)
 
 
-def test_a_rarer_tumour_is_worth_less_and_the_bands_hold_the_curve(drawn):
+def test_net_benefit_falls_with_prevalence_and_lies_within_its_band(drawn):
     common, rare = (decisions.decision_curve(drawn, prevalence=p) for p in (0.5, 0.05))
     assert (rare["net_benefit"] <= common["net_benefit"] + 1e-12).all()
     assert (common["low"] <= common["net_benefit"]).mean() > 0.95
@@ -39,7 +39,7 @@ def test_a_rarer_tumour_is_worth_less_and_the_bands_hold_the_curve(drawn):
             decisions.decision_curve(drawn, prevalence=impossible)
 
 
-def test_a_dearer_miss_lowers_the_threshold_and_the_misses(drawn):
+def test_a_more_expensive_miss_lowers_the_threshold_and_the_misses(drawn):
     found = decisions.costs(drawn, drawn, (1, 5, 20))
     assert found["threshold"].is_monotonic_decreasing
     assert found["missed"].is_monotonic_decreasing

@@ -59,6 +59,54 @@ def test_auc_of_one_class_is_not_a_number():
     assert np.isnan(evaluation.auc(np.array([1, 1]), np.array([0.1, 0.2])))
 
 
+def delong_by_pairs(labels, scores):
+    """Return AUC and DeLong's variance, comparing each tumour patch to each normal one."""
+    tumour, normal = scores[labels == 1], scores[labels == 0]
+    above = (tumour[:, None] > normal) + 0.5 * (tumour[:, None] == normal)
+    variance = 0.0
+    for means in (above.mean(axis=1), above.mean(axis=0)):
+        variance += np.sum((means - above.mean()) ** 2) / (len(means) - 1) / len(means)
+    return above.mean(), variance
+
+
+@pytest.mark.parametrize("digits", [1, 2, 12])
+@pytest.mark.parametrize("prevalence", [0.1, 0.6])
+def test_auc_interval_is_that_of_all_pairs(digits, prevalence):
+    generator = np.random.default_rng(digits)
+    labels = (generator.random(150) < prevalence).astype(int)
+    scores = (generator.random(150) + 0.3 * labels).round(digits)
+    auc, variance = delong_by_pairs(labels, scores)
+    margin = 1.959963984540054 * np.sqrt(variance)
+    assert evaluation.auc_interval(labels, scores) == pytest.approx(
+        (auc, max(auc - margin, 0), min(auc + margin, 1)), abs=1e-12
+    )
+    assert auc == pytest.approx(sklearn.metrics.roc_auc_score(labels, scores), abs=1e-12)
+
+
+def test_auc_interval_of_perfect_and_of_useless_scores():
+    assert evaluation.auc_interval([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9]) == (1, 1, 1)
+    assert evaluation.auc_interval([1, 1, 0, 0], [0.1, 0.2, 0.8, 0.9]) == (0, 0, 0)
+    assert evaluation.auc_interval([1, 1, 0, 0], [0.5] * 4) == (0.5, 0.5, 0.5)
+    assert evaluation.auc_interval([0, 1, 0, 1, 1], [0.1, 0.9, 0.3, 0.2, 0.8])[2] == 1
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 0, 1], [1, 1, 1, 0], [0, 1]])
+def test_one_patch_of_a_class_gives_the_widest_interval(labels):
+    assert evaluation.auc_interval(labels, np.linspace(0.1, 0.9, len(labels)))[1:] == (0, 1)
+
+
+def test_auc_interval_covers_the_true_auc():
+    generator = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 60)
+    truth = scipy.stats.norm.cdf(1 / np.sqrt(2))  # two normals, one standard deviation apart
+    covered = 0
+    for _ in range(600):
+        _, low, high = evaluation.auc_interval(labels, generator.normal(labels))
+        covered += low <= truth <= high
+    # 0.95 give or take three standard errors of 600 draws.
+    assert 0.923 < covered / 600 < 0.977
+
+
 def test_the_bootstrap_of_a_mean_is_that_of_scipy():
     values = np.random.default_rng(1).normal(size=100)
     table = pd.DataFrame({"label": np.zeros(100, int)})

@@ -6,12 +6,87 @@ from pcam_tf import evaluation
 from pcam_tf.errors import InputError
 
 HEADER = "id,label,probability_a,probability_b,probability_c"
+GOOD_OF_TWO = ["a,0,0.2", "b,1,0.7", "c,1,0.4"]
+OF_TWO = pd.DataFrame({"id": ["a", "b"], "label": [0, 1], "probability": [0.2, 0.7]})
 GOOD = ["x,0,0.2,0.3,0.5", "y,1,0.7,0.2,0.1", "z,2,0.1,0.1,0.8"]
 
 
 def write(path, rows, header=HEADER):
     path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
     return path
+
+
+def test_read_predictions_makes_types_right(tmp_path):
+    path = write(
+        tmp_path / "table.csv",
+        ["007,0,0,12", "8,1.0,1,12"],
+        header="id,label,probability,group",
+    )
+    table = evaluation.read_predictions(path)
+    assert table["id"].tolist() == ["007", "8"]
+    assert table["group"].tolist() == ["12", "12"]
+    assert table["label"].tolist() == [0, 1]
+    assert table["label"].dtype == "int64"
+    assert table["probability"].tolist() == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([*GOOD_OF_TWO, "d,0,"], ["row 4", "id d", "no number"]),
+        ([*GOOD_OF_TWO, "d,0,likely"], ["row 4", "id d", "no number"]),
+        ([*GOOD_OF_TWO, "d,0,1.01"], ["row 4", "id d", "outside 0..1"]),
+        ([*GOOD_OF_TWO, "d,0,-0.01"], ["row 4", "id d", "outside 0..1"]),
+        ([*GOOD_OF_TWO, "d,0,inf"], ["row 4", "id d", "outside 0..1"]),
+        ([*GOOD_OF_TWO, "d,2,0.5"], ["row 4", "id d", "label other than 0"]),
+        ([*GOOD_OF_TWO, "d,0.5,0.5"], ["row 4", "id d", "label other than 0"]),
+        ([*GOOD_OF_TWO, "d,tumour,0.5"], ["row 4", "id d", "label other than 0"]),
+        ([*GOOD_OF_TWO, "d,,0.5"], ["row 4", "id d", "label other than 0"]),
+        ([*GOOD_OF_TWO, "b,0,0.5"], ["row 4", "id b", "second time"]),
+        ([*GOOD_OF_TWO, ",0,0.5"], ["row 4", "empty id"]),
+        (["a,,0.2", "b,,0.7"], ["no labels"]),
+        ([], ["no labels"]),
+        (["a,0,0.2", "b,0,0.7"], ["one class only", "AUC"]),
+        (["a,1,0.2", "b,1,0.7"], ["one class only", "AUC"]),
+    ],
+)
+def test_bad_rows_are_named(tmp_path, rows, says):
+    path = write(tmp_path / "table.csv", rows, "id,label,probability")
+    with pytest.raises(InputError) as caught:
+        evaluation.read_predictions(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    for words in [str(path), *says]:
+        assert words in message
+
+
+@pytest.mark.parametrize("column", ["id", "label", "probability"])
+def test_a_missing_column_is_named(column):
+    with pytest.raises(InputError, match=f"mine has no column '{column}'"):
+        evaluation.check_predictions(OF_TWO.drop(columns=column), "mine")
+
+
+def test_an_empty_group_is_named():
+    table = drawn(4).assign(label=[0, 1, 0, 1], group=["x", "x", None, "y"])
+    with pytest.raises(InputError, match=r"mine, row 3 \(id p2\): an empty group"):
+        evaluation.check_predictions(table, "mine")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n\x00\xff", b'id,label\n"a,0\n'])
+def test_a_file_that_is_not_a_table_is_named(tmp_path, content):
+    path = tmp_path / "table.csv"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        evaluation.read_predictions(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path):
+    with pytest.raises(InputError, match="there is no predictions table"):
+        evaluation.read_predictions(tmp_path / "none.csv")
+    with pytest.raises(InputError, match="not a CSV table"):
+        evaluation.read_predictions(tmp_path)
 
 
 def test_a_table_of_three_classes_is_read_with_its_types(tmp_path):
