@@ -73,14 +73,16 @@ def _sections_of_two(report, predictions, classes):
         _section(
             "Predicted probabilities of each class",
             [],
-            plots.probability_histogram(predictions, threshold),
+            plots.probability_histogram(predictions, threshold, classes=classes),
             "histogram of the probabilities of each class",
         ),
-        _calibration_section(report, predictions),
+        _calibration_section(report, predictions, classes),
         _section(
             "Net benefit and costs",
             reports.cost_rows(report),
-            plots.decision_curve({THIS_TABLE: decisions.decision_curve(predictions)}),
+            plots.decision_curve(
+                {THIS_TABLE: decisions.decision_curve(predictions)}, classes=classes
+            ),
             "net benefit by threshold",
             text=f"Net benefit: patches of {classes[1]} that are found minus false alarms, at the "
             "exchange rate that the threshold stands for. Costs are in false alarms per 100 "
@@ -124,17 +126,17 @@ def _sections_of_more(report, predictions, classes):
             "confusion matrix, rows are the truth",
             text=f"Counts, and the share of the row in brackets. {reports.TWO_CLASSES_ONLY}",
         ),
-        _calibration_section(report, predictions),
+        _calibration_section(report, predictions, classes),
     ]
 
 
-def _calibration_section(report, predictions):
+def _calibration_section(report, predictions, classes):
     bins = {"as predicted": calibration.bins(predictions)}
     if "calibration" in report:
         temperature = report["calibration"]["temperature"]
         calibrated = calibration.apply_temperature(predictions, temperature)
         bins[f"temperature {temperature:.2f}"] = calibration.bins(calibrated)
-    figure = plots.reliability(bins)
+    figure = plots.reliability(bins, classes=classes)
     return _section("Calibration", reports.calibration_rows(report), figure, "reliability diagram")
 
 

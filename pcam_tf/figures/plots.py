@@ -230,12 +230,20 @@ def roc_and_precision_recall(curves: dict[str, dict[str, pd.DataFrame]]) -> Figu
 
 
 @styled
-def reliability(bins: dict[str, pd.DataFrame]) -> Figure:
-    """Draw how often tumour is found against how often it is predicted.
+def reliability(bins: dict[str, pd.DataFrame], *, classes: Sequence[str] = PCAM.classes) -> Figure:
+    """Draw the observed share of a class against its predicted probability.
+
+    Of two classes it is the second; of more, the most probable class of each patch.
 
     Args:
         bins: the name of a model -> its bins, see `calibration.bins`.
+        classes: names of the classes.
     """
+    if len(classes) == 2:
+        share, predicted = f"share that is {classes[1]}", f"predicted probability of {classes[1]}"
+    else:
+        share = "share that is of the predicted class"
+        predicted = "probability of the predicted class"
     figure = new_figure(5.2, 5.6)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     above.plot([0, 1], [0, 1], color="#aaaaaa", linewidth=1, linestyle=":", label="calibrated")
@@ -264,20 +272,23 @@ def reliability(bins: dict[str, pd.DataFrame]) -> Figure:
     above.set(
         xlim=(0, 1),
         ylim=(0, 1),
-        ylabel="share that is tumour",
+        ylabel=share,
         title="Reliability (95 % intervals)",
     )
-    below.set(xlabel="predicted probability of tumour", ylabel="patches", ylim=(0, None))
+    below.set(xlabel=predicted, ylabel="patches", ylim=(0, None))
     above.legend(loc="upper left")
     return figure
 
 
 @styled
-def decision_curve(curves: dict[str, pd.DataFrame]) -> Figure:
+def decision_curve(
+    curves: dict[str, pd.DataFrame], *, classes: Sequence[str] = PCAM.classes
+) -> Figure:
     """Draw net benefit over the threshold, see `decisions.decision_curve`.
 
     Args:
         curves: the name of a model -> its curve, all of the same prevalence.
+        classes: names of the two classes.
     """
     figure = new_figure(7.4, 3.8)
     axes = figure.subplots()
@@ -296,9 +307,9 @@ def decision_curve(curves: dict[str, pd.DataFrame]) -> Figure:
             curve["call_all"],
             color=TUMOUR,
             linewidth=1,
-            label="call all tumour",
+            label=f"call all {classes[1]}",
         )
-    axes.axhline(0, color=NORMAL, linewidth=1, label="call all normal")
+    axes.axhline(0, color=NORMAL, linewidth=1, label=f"call all {classes[0]}")
     axes.set(
         xlim=(0, 1),
         ylim=(-0.15 * highest or -1, 1.1 * highest or 1),
@@ -360,8 +371,16 @@ def confusion_matrices(
 
 
 @styled
-def probability_histogram(predictions: pd.DataFrame, threshold: float) -> Figure:
-    """Draw the probabilities of each class of a predictions table, and the threshold."""
+def probability_histogram(
+    predictions: pd.DataFrame, threshold: float, *, classes: Sequence[str] = PCAM.classes
+) -> Figure:
+    """Draw the probabilities of two classes of a predictions table, and the threshold.
+
+    Args:
+        predictions: a predictions table of two classes.
+        threshold: from which on a patch is predicted to be of the second class.
+        classes: names of the two classes.
+    """
     figure = new_figure(8, 3.4)
     axes = figure.subplots()
     edges = np.linspace(0, 1, 41)
@@ -373,13 +392,13 @@ def probability_histogram(predictions: pd.DataFrame, threshold: float) -> Figure
             alpha=0.55,
             hatch=hatch,
             edgecolor="white",
-            label=f"{CLASSES[label]} (truth)",
+            label=f"{classes[label]} (truth)",
         )
     axes.axvline(threshold, color="black", linestyle="--", label=f"threshold {threshold:.2f}")
     axes.set(
-        xlabel="predicted probability of tumour",
+        xlabel=f"predicted probability of {classes[1]}",
         ylabel="patches",
-        title="What the model says of each class",
+        title="Predicted probabilities of each class",
         xlim=(0, 1),
         ylim=(0, None),
     )
