@@ -1,8 +1,9 @@
-"""What a model says of a patch or a region, in a pathologist's words; the page's, without the page.
+"""The model as the page uses it: predictions, calls and explanations, and their words.
 
-Probabilities here are calibrated, and so are the thresholds they are held against. What a threshold
-does is read from the report of the model's run: a model without a report has one threshold, 0.5,
-about which nothing is known.
+Probabilities are calibrated here, and so are the thresholds that they are compared to. Arrays of
+probabilities always have one column per class, also for two classes. The error rates at a threshold
+are read from the report of the model's run. A model without a report has one setting, whose error
+rates are unknown.
 """
 
 from pathlib import Path
@@ -16,39 +17,43 @@ from pcam_tf import explain, prediction, slides
 from pcam_tf.evaluation import calibration, reports
 from pcam_tf.models import classifier, engines, model_files
 from pcam_tf.studies import novelty
+from pcam_tf.task import PCAM, Task
 
-# From the report's names to the page's; the first that a report has is where the page begins.
-POINT_NAMES = {
+# Operating points of a report -> names of settings; the first one that a report has is the default.
+SETTINGS = {
     "youden": "Balanced",
-    "sensitivity_95": "Misses few tumours",
+    "sensitivity_95": "Misses few {positive}s",
     "specificity_95": "Few false alarms",
-    "at_0.5": "Even odds",
 }
-PROBABILITY_WORDS = (
-    (0.95, "tumour is very likely"),
-    (0.70, "tumour is likely"),
+# Lowest probability -> words for it.
+LIKELIHOODS = (
+    (0.95, "{name} is very likely"),
+    (0.70, "{name} is likely"),
     (0.30, "uncertain"),
-    (0.05, "tumour is unlikely"),
-    (0.0, "tumour is very unlikely"),
+    (0.05, "{name} is unlikely"),
+    (0.0, "{name} is very unlikely"),
 )
-SAMPLE = 64  # places of a region that are held against the training data, 3 ms each
+NO_REPORT = "The error rates of this model are unknown: it has no report."
 
 
 class Point(NamedTuple):
-    """An operating point: from which probability on a patch is called tumour."""
+    """An operating point: the rule by which a class is called."""
 
-    threshold: float  # of calibrated probabilities
-    meaning: str  # how often it errs, in a sentence
+    # Of two classes the second is called from this calibrated probability on. None: the most
+    # probable class is called, which is the rule for more classes.
+    threshold: float | None
+    meaning: str  # the error rates, in a sentence
 
 
 class Reader(NamedTuple):
     """A model that reads patches, and what is known of it."""
 
-    model: keras.Model  # what explanations are made with
-    engine: engines.Engine  # what predicts: the model itself, or its export
-    name: str  # tells this file from any other
+    model: keras.Model  # explains
+    engine: engines.Engine  # predicts: the model itself or its export
+    task: Task
+    name: str  # of the file, with the start of its SHA-256
     temperature: float
-    points: dict[str, Point]  # by the names of the page
+    points: dict[str, Point]  # by the names of the page's settings
 
 
 def load_reader(model: str | Path | None = None, engine: str | None = None) -> Reader:
@@ -70,79 +75,133 @@ def load_reader(model: str | Path | None = None, engine: str | None = None) -> R
     if path.name == "model.keras" and (path.parent / "report.json").is_file():
         report = reports.read_run_report(path.parent).get("unfrozen", {})
     temperature = report.get("calibration", {}).get("temperature", 1.0)
+    task = engines.task_of(predicting)
+    points = _binary_points(task, report, temperature) if task.is_binary else _points(task, report)
+    return Reader(loaded, predicting, task, name, temperature, points)
+
+
+def _binary_points(task, report, temperature):
     points = {}
-    for key, words in POINT_NAMES.items():
-        # 0.5 is no choice of anyone's where there are better ones.
-        if key in report.get("operating_points", {}) and key != "at_0.5":
+    for key, name in SETTINGS.items():
+        if key in report.get("operating_points", {}):
             point = report["operating_points"][key]
-            threshold = float(_calibrated([point["threshold"]], temperature)[0])
-            points[words] = Point(threshold, _meaning(point, report))
-    if not points:
-        meaning = "How often this model errs at this setting is not known: it has no report."
-        points[POINT_NAMES["at_0.5"]] = Point(0.5, meaning)
-    return Reader(loaded, predicting, name, temperature, points)
+            table = pd.DataFrame({"probability": [point["threshold"]]})
+            threshold = calibration.apply_temperature(table, temperature)["probability"][0]
+            meaning = _binary_meaning(task, report, point["confusion"])
+            points[name.format(positive=task.classes[1])] = Point(float(threshold), meaning)
+    # A report without a validation table has 0.5 only, which nobody chose.
+    return points or {"Threshold 0.5": Point(0.5, NO_REPORT)}
 
 
-def _meaning(point, report):
-    (normal, false_alarm), (missed, tumour) = point["confusion"]
+def _binary_meaning(task, report, confusion):
+    negative, positive = task.classes
+    (correct, false_alarms), (missed, detected) = confusion
+    share = percent((missed + detected) / report["patches"])
     return (
-        f"Of 100 tumour patches it misses about {100 * missed / (missed + tumour):.0f}, and of "
-        f"100 normal patches it calls about {100 * false_alarm / (normal + false_alarm):.0f} "
-        f"tumour: counted on {report['patches']:,} patches of the {report.get('split', 'test')} "
-        "slides, half of them tumour. On other slides and scanners it may do worse."
+        f"Of 100 {positive} patches it misses about {100 * missed / (missed + detected):.0f}, and "
+        f"of 100 {negative} patches it calls about "
+        f"{100 * false_alarms / (correct + false_alarms):.0f} {positive}. Counted on "
+        f"{_evaluated_patches(task, report)}, {share} of them {positive}. "
+        "On other slides and scanners it may make more errors."
     )
 
 
-def _calibrated(probabilities, temperature):
-    table = pd.DataFrame({"probability": np.asarray(probabilities, "float64")})
-    return calibration.apply_temperature(table, temperature)["probability"].to_numpy()
+def _points(task, report):
+    meaning = NO_REPORT
+    if "accuracy" in report.get("metrics", {}):
+        meaning = (
+            f"Of 100 patches it classifies about {100 * report['metrics']['accuracy']['value']:.0f}"
+            f" correctly. Counted on {_evaluated_patches(task, report)}. "
+            "On other slides and scanners it may make more errors."
+        )
+    return {"Most probable class": Point(None, meaning)}
+
+
+def _evaluated_patches(task, report):
+    return f"{report['patches']:,} patches of the {report.get('split', 'test')} {task.group}s"
 
 
 def probabilities(reader: Reader, patches: np.ndarray) -> np.ndarray:
-    """Return the calibrated probability of tumour of patches, (n,) float64.
+    """Return the calibrated probabilities of patches, (n, classes) float64.
 
-    Averaged over the eight symmetric views, as for the numbers of the model's report.
+    They are averaged over the eight symmetric views, as in the model's report.
 
     Args:
         reader: the model.
-        patches: uint8 (n, 96, 96, 3).
+        patches: uint8 (n, side, side, 3).
     """
     means = [
-        # One batch of eight, always of the same shape: Keras would compile another anew.
+        # Always one batch of eight: Keras would compile again for another size.
         reader.engine.predict_on_batch(
             np.concatenate(list(prediction.d4_views(patch[None]))).astype("float32")
-        ).mean(dtype="float64")
+        ).mean(axis=0, dtype="float64")
         for patch in patches
     ]
-    return _calibrated(means, reader.temperature)
+    return _class_probabilities(reader, np.stack(means))
 
 
-def probabilities_once(reader: Reader, patches: np.ndarray) -> np.ndarray:
-    """Return the calibrated probability of tumour of patches, seen once each, (n,) float64.
+def probabilities_one_view(reader: Reader, patches: np.ndarray) -> np.ndarray:
+    """Return the calibrated probabilities of patches, one view each, (n, classes) float64.
 
     Args:
         reader: the model.
-        patches: uint8 (n, 96, 96, 3), n up to 32.
+        patches: uint8 (n, side, side, 3), n up to 32.
     """
     size = slides.BATCH_SIZE if isinstance(reader.engine, keras.Model) else len(patches)
     batch = np.zeros((size, *patches.shape[1:]), "float32")
     batch[: len(patches)] = patches
-    found = reader.engine.predict_on_batch(batch)[: len(patches), 0]
-    return _calibrated(found, reader.temperature)
+    return _class_probabilities(reader, reader.engine.predict_on_batch(batch)[: len(patches)])
 
 
-def explanation(reader: Reader, patch: np.ndarray) -> np.ndarray:
-    """Return where in a patch, uint8 (96, 96, 3), tumour is seen: signed, float32 (96, 96)."""
-    return explain.maps(reader.model, patch[None])[0]
+def _class_probabilities(reader, outputs):
+    """Return calibrated probabilities (n, classes) from a model's outputs (n, outputs)."""
+    columns = list(reader.task.probability_columns)
+    table = pd.DataFrame(np.asarray(outputs, "float64"), columns=columns)
+    if reader.temperature != 1:
+        table = calibration.apply_temperature(table, reader.temperature)
+    calibrated = table[columns].to_numpy()
+    return np.hstack([1 - calibrated, calibrated]) if reader.task.is_binary else calibrated
 
 
-def call(probability: float, point: Point) -> str:
-    """Return "tumour" or "normal"."""
-    return "tumour" if probability >= point.threshold else "normal"
+def explanation(reader: Reader, patch: np.ndarray, target: int) -> np.ndarray:
+    """Return a saliency map, float32 (side, side): above 0 supports a class, below 0 opposes it.
+
+    Args:
+        reader: the model.
+        patch: uint8 (side, side, 3).
+        target: index of the class.
+    """
+    return explain.maps(reader.model, patch[None], target=target)[0]
+
+
+def calls(probabilities: np.ndarray, point: Point) -> np.ndarray:
+    """Return the index of the called class, int (...); -1 where a probability is NaN.
+
+    Args:
+        probabilities: (..., classes), calibrated.
+        point: the rule.
+    """
+    if point.threshold is None:
+        called = probabilities.argmax(axis=-1)
+    else:
+        called = (probabilities[..., 1] >= point.threshold).astype(int)
+    return np.where(np.isnan(probabilities).any(axis=-1), -1, called)
+
+
+def shares(probabilities: np.ndarray, point: Point) -> np.ndarray:
+    """Return the share of each class among the calls, float64 (classes,); cells of NaN left out.
+
+    Args:
+        probabilities: (..., classes), calibrated.
+        point: the rule.
+    """
+    called = calls(probabilities, point)
+    counts = np.bincount(called[called >= 0], minlength=probabilities.shape[-1])
+    return counts / counts.sum()
 
 
 def percent(share: float) -> str:
-    """Return a probability or share as a text that claims no certainty, such as "97 %"."""
+    """Return a probability or a share as text, such as "97 %", never as certain by rounding."""
     if 0 < share < 0.01:
         return "below 1 %"
     if 0.99 < share < 1:
@@ -150,19 +209,67 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def in_words(probability: float) -> str:
-    """Return a probability as words."""
-    return next(words for lowest, words in PROBABILITY_WORDS if round(probability, 2) >= lowest)
+def novelty_notice(reader: Reader, patches: np.ndarray) -> str:
+    """Return a notice if patches look unlike the training data, else "".
 
-
-def unlike_training(patches: np.ndarray) -> str:
-    """Return a notice where patches look unlike the training data, else "".
-
-    Of several patches, the notice is about the one in the middle of their scores.
+    Of several patches the one with the median score is described. The reference is that of
+    PatchCamelyon, so for another task there is no notice.
 
     Args:
-        patches: uint8 (n, 96, 96, 3).
+        reader: the model.
+        patches: uint8 (n, side, side, 3).
     """
+    if reader.task != PCAM:
+        return ""
     scores = novelty.score(patches)
     middle = int(np.argsort(scores)[len(scores) // 2])
     return novelty.sentence(float(scores[middle]), patches[middle])
+
+
+def called_class(reader: Reader, probabilities: np.ndarray, point: Point) -> str:
+    """Return the name of the class that a patch is called."""
+    return reader.task.classes[int(calls(probabilities, point))]
+
+
+def likelihood(probability: float, name: str) -> str:
+    """Return the probability of a class in words."""
+    words = next(words for lowest, words in LIKELIHOODS if round(probability, 2) >= lowest)
+    return words.format(name=name)
+
+
+def ranked(reader: Reader, probabilities: np.ndarray) -> str:
+    """Return names and probabilities of the classes, the most probable first."""
+    order = np.argsort(-probabilities, kind="stable")
+    return ", ".join(f"{reader.task.classes[k]} {percent(probabilities[k])}" for k in order)
+
+
+def rule(reader: Reader, point: Point) -> str:
+    """Return by which rule a class is called, as part of a sentence."""
+    if point.threshold is None:
+        return "the most probable class is called"
+    return f"{reader.task.classes[1]} is called from {percent(point.threshold)} on"
+
+
+def probability_sentence(reader: Reader, probabilities: np.ndarray) -> str:
+    """Return the probability of the second of two classes, or those of all classes."""
+    task = reader.task
+    if not task.is_binary:
+        return f"Probabilities for the {labelled_part(task)}: {ranked(reader, probabilities)}."
+    name, probability = task.classes[1], float(probabilities[1])
+    return (
+        f"Probability of {name} in the {labelled_part(task)}: {percent(probability)}, "
+        f"{likelihood(probability, name)}."
+    )
+
+
+def shares_sentence(reader: Reader, probabilities: np.ndarray, point: Point) -> str:
+    """Return which share of the tissue is called what."""
+    share_of = shares(probabilities, point)
+    if reader.task.is_binary:
+        return f"{percent(share_of[1])} of the tissue is called {reader.task.classes[1]}"
+    return f"The tissue is called: {ranked(reader, share_of)}"
+
+
+def labelled_part(task: Task) -> str:
+    """Return which part of a patch the prediction is about."""
+    return "centre square" if task.centre_px else "patch"

@@ -1,58 +1,75 @@
-"""Maps of numbers as pictures to lay over tissue: where tumour is seen, and how probable it is."""
+"""Saliency maps and heat maps as pictures over tissue, and what the page's viewer shows of them.
+
+The viewer shows a picture under an overlay, with zoom, pan, opacity and choice of a cell, by mouse,
+touch or keyboard. Its template, style and script are `static/viewer.*`. Its value is what
+`patch_value` and `region_value` return.
+"""
 
 import base64
+import html
 import io
+from collections.abc import Sequence
 
 import matplotlib as mpl
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pcam_tf.figures.plots import NORMAL, TUMOUR
-from pcam_tf.slides.regions import STRIDE_PX
+from pcam_tf.app import findings, visit
+from pcam_tf.app.findings import Point, Reader
+from pcam_tf.app.visit import PatchResult, RegionResult
+from pcam_tf.figures import plots
+from pcam_tf.task import Task
 
-CENTRE_PX = (32, 64)  # rows and columns of a patch that its label is about
-_CELL_PX = 8  # side of a cell in the picture of a heat map: room for an outline
+_CELL_PX = 8  # side of a heat map's cell in the overlay: room for an outline
 _LARGEST_PX = 2400  # side of a picture that is sent to a browser
 
 
-def explanation(signed: np.ndarray) -> Image.Image:
-    """Return a signed map (height, width) as RGBA: orange for tumour, blue against, 0 clear.
+def saliency(signed: np.ndarray, supports: str, opposes: str) -> Image.Image:
+    """Return a signed map (height, width) as RGBA in two colours; 0 is transparent.
 
-    Relative to the map's largest value: two patches' colours cannot be compared.
+    Opacity is relative to the map's largest value: colours of two patches cannot be compared.
+
+    Args:
+        signed: the map.
+        supports: colour where it is above 0.
+        opposes: colour where it is below 0.
     """
     strength = signed / max(float(np.abs(signed).max()), 1e-9)
-    colours = np.where((strength > 0)[..., None], _colour(TUMOUR), _colour(NORMAL))
+    colours = np.where((strength > 0)[..., None], _rgb(supports), _rgb(opposes))
     return _with_opacity(colours, np.abs(strength))
 
 
-def heat(probabilities: np.ndarray, threshold: float) -> Image.Image:
-    """Return a heat map (rows, columns) as RGBA, 8×8 px a cell.
+def heat_map(strength: np.ndarray, areas: np.ndarray, colours: Sequence[str]) -> Image.Image:
+    """Return a heat map as RGBA, 8×8 px a cell, with a black line around each area.
 
-    The stronger the orange, the more probable is tumour; cells without tissue are clear. A line
-    encloses what is called tumour.
+    Args:
+        strength: (rows, columns), opacity of each cell, 0..1; NaN is transparent.
+        areas: int (rows, columns), the area of each cell; -1: none.
+        colours: colour of each area, and at the end that of cells without one.
     """
-    known = np.nan_to_num(probabilities, nan=0.0)
-    cells = np.kron(known, np.ones((_CELL_PX, _CELL_PX)))
-    picture = _with_opacity(np.broadcast_to(_colour(TUMOUR), (*cells.shape, 3)), cells)
+    cells = np.ones((_CELL_PX, _CELL_PX))
+    table = np.stack([_rgb(colour) for colour in colours])
+    colour = np.kron(table[areas], cells[..., None])
+    picture = _with_opacity(colour, np.kron(np.nan_to_num(strength, nan=0.0), cells))
     draw = ImageDraw.Draw(picture)
-    called = np.pad(known >= threshold, 1)
-    for row, column in np.argwhere(called[1:-1, 1:-1]):
+    padded = np.pad(areas, 1, constant_values=-1)
+    for row, column in np.argwhere(areas >= 0):
         left, top = column * _CELL_PX, row * _CELL_PX
         right, bottom = left + _CELL_PX - 1, top + _CELL_PX - 1
-        around = called[row : row + 3, column : column + 3]
-        for is_inside, line in (
+        around = padded[row : row + 3, column : column + 3]
+        for neighbour, line in (
             (around[0, 1], (left, top, right, top)),
             (around[2, 1], (left, bottom, right, bottom)),
             (around[1, 0], (left, top, left, bottom)),
             (around[1, 2], (right, top, right, bottom)),
         ):
-            if not is_inside:
+            if neighbour != areas[row, column]:
                 draw.line(line, fill="black")
     return picture
 
 
-def _colour(name):
-    return np.array(mpl.colors.to_rgb(name)) * 255
+def _rgb(colour):
+    return np.array(mpl.colors.to_rgb(colour)) * 255
 
 
 def _with_opacity(colours, opacity):
@@ -60,39 +77,45 @@ def _with_opacity(colours, opacity):
     return Image.fromarray(np.concatenate([colours, alpha], axis=-1).round().astype("uint8"))
 
 
-def over_patch(patch: np.ndarray, overlay: Image.Image, opacity: float = 0.5) -> Image.Image:
-    """Return a patch, uint8 (96, 96, 3), five times enlarged under an overlay, its centre drawn."""
+def over_patch(
+    patch: np.ndarray, overlay: Image.Image, task: Task, opacity: float = 0.5
+) -> Image.Image:
+    """Return a patch, uint8 (side, side, 3), five times enlarged under an overlay.
+
+    The square that the label is about is outlined, if the task has one.
+    """
     factor = 5
     size = (patch.shape[1] * factor, patch.shape[0] * factor)
     picture = Image.fromarray(patch).resize(size, Image.Resampling.BICUBIC)
-    picture = _laid_over(picture, overlay.resize(size, Image.Resampling.BICUBIC), opacity)
-    first, last = (edge * factor for edge in CENTRE_PX)
-    draw = ImageDraw.Draw(picture)
-    draw.rectangle((first - 1, first - 1, last, last), outline="white", width=3)
-    draw.rectangle((first, first, last - 1, last - 1), outline="black", width=1)
+    picture = _blended(picture, overlay.resize(size, Image.Resampling.BICUBIC), opacity)
+    if task.centre_px:
+        first, last = task.centre.start * factor, task.centre.stop * factor
+        draw = ImageDraw.Draw(picture)
+        draw.rectangle((first - 1, first - 1, last, last), outline="white", width=3)
+        draw.rectangle((first, first, last - 1, last - 1), outline="black", width=1)
     return picture
 
 
 def over_region(
-    region: np.ndarray, overlay: Image.Image, stride_px: int = STRIDE_PX, opacity: float = 0.6
+    region: np.ndarray, overlay: Image.Image, stride_px: int, opacity: float = 0.6
 ) -> Image.Image:
     """Return a region, uint8 (height, width, 3), under its heat map, at most 2400 px a side."""
-    picture = shown(region)
+    picture = region_picture(region)
     scale = picture.width / region.shape[1] * stride_px / _CELL_PX
     size = tuple(max(round(side * scale), 1) for side in overlay.size)
     # The grid may reach beyond the region.
     enlarged = overlay.resize(size, Image.Resampling.NEAREST).crop((0, 0, *picture.size))
-    return _laid_over(picture, enlarged, opacity)
+    return _blended(picture, enlarged, opacity)
 
 
-def _laid_over(picture, overlay, opacity):
+def _blended(picture, overlay, opacity):
     alpha = overlay.getchannel("A").point(lambda level: round(level * opacity))
     picture = picture.copy()
     picture.paste(overlay.convert("RGB"), mask=alpha)
     return picture
 
 
-def shown(region: np.ndarray) -> Image.Image:
+def region_picture(region: np.ndarray) -> Image.Image:
     """Return a region as a picture of at most 2400 px a side."""
     picture = Image.fromarray(region)
     picture.thumbnail((_LARGEST_PX, _LARGEST_PX), Image.Resampling.LANCZOS, reducing_gap=2.0)
@@ -100,7 +123,7 @@ def shown(region: np.ndarray) -> Image.Image:
 
 
 def data_url(picture: Image.Image) -> str:
-    """Return a picture as an address that holds it whole: small ones as PNG, large ones as JPEG."""
+    """Return a picture as a data URL: small and transparent ones as PNG, large ones as JPEG."""
     content = io.BytesIO()
     if picture.mode == "RGBA" or max(picture.size) <= 512:
         kind = "png"
@@ -109,3 +132,107 @@ def data_url(picture: Image.Image) -> str:
         kind = "jpeg"
         picture.save(content, "JPEG", quality=85)
     return f"data:image/{kind};base64,{base64.b64encode(content.getvalue()).decode('ascii')}"
+
+
+def colours(task: Task) -> list[str]:
+    """Return the colour of each class."""
+    if task.is_binary:
+        return [plots.NORMAL, plots.TUMOUR]
+    table = mpl.colormaps["tab20"] if len(task.classes) > 10 else mpl.colormaps["tab10"]
+    return [mpl.colors.to_hex(table(k % table.N)) for k in range(len(task.classes))]
+
+
+def region_overlay(reader: Reader, region: RegionResult, point: Point) -> Image.Image:
+    """Return a region's heat map as an overlay.
+
+    Of two classes: the stronger the colour, the more probable is the second; a line encloses what
+    is called so. Of more: the colour is that of the called class, the stronger the more probable.
+    """
+    called = findings.calls(region.probabilities, point)
+    if reader.task.is_binary:
+        strength, areas = region.probabilities[..., 1], np.where(called == 1, 1, -1)
+        return heat_map(strength, areas, [plots.TUMOUR] * 3)
+    return heat_map(region.probabilities.max(axis=-1), called, [*colours(reader.task), "black"])
+
+
+def patch_overlay(reader: Reader, patch: PatchResult, point: Point) -> Image.Image:
+    """Return a patch's saliency map as an overlay: orange supports the class, blue opposes it."""
+    signed = visit.explanation(reader, patch, point)
+    return saliency(signed, supports=plots.TUMOUR, opposes=plots.NORMAL)
+
+
+def patch_value(reader: Reader, patch: PatchResult, point: Point) -> dict:
+    """Return what the viewer shows of a patch under its saliency map."""
+    task = reader.task
+    explained = html.escape(task.classes[visit.explained_class(reader, patch, point)])
+    legend = (
+        f"Orange supports {explained}, blue opposes it. The strength of the colours is relative to "
+        "this patch."
+    )
+    square = None
+    if task.centre_px:
+        legend += " The square is the part that the prediction is about."
+        square = {
+            "left": 100 * task.centre.start / task.side_px,
+            "side": 100 * task.centre_px / task.side_px,
+        }
+    called = findings.called_class(reader, patch.probabilities, point)
+    return {
+        **_viewer_value(Image.fromarray(patch.patch), patch_overlay(reader, patch, point)),
+        "key": f"{patch.patch_id} {explained}",
+        "alt": html.escape(f"Patch under its explanation, called {called}."),
+        "height_vh": 45,
+        "square": square,
+        "slider": "Explanation",
+        "keys": "Plus and minus zoom, arrows move.",
+        "legend": legend,
+    }
+
+
+def region_value(reader: Reader, region: RegionResult, point: Point) -> dict:
+    """Return what the viewer shows of a region under its heat map."""
+    pixels, (rows, columns, _) = region.pixels(), region.probabilities.shape
+    height, width = pixels.shape[:2]
+    shares = findings.shares_sentence(reader, region.probabilities, point)
+    return {
+        **_viewer_value(region_picture(pixels), region_overlay(reader, region, point)),
+        "overlay_width": 100 * columns * region.stride_px / width,
+        "overlay_height": 100 * rows * region.stride_px / height,
+        "rows": rows,
+        "columns": columns,
+        "key": f"{region.name} {region.probabilities.tobytes()[:64].hex()}",
+        "alt": html.escape(f"Region under its heat map. {shares}."),
+        "height_vh": 62,
+        "slider": "Heat map",
+        "keys": "Plus and minus zoom, arrows choose a place, Enter reads it.",
+        "legend": f"{_heat_legend(reader.task)} Places without tissue are left out. Click a place "
+        "to read it closely. Drag to move. Zoom with the buttons or, after a click, with the wheel.",
+    }
+
+
+def _heat_legend(task):
+    if task.is_binary:
+        name = html.escape(task.classes[1])
+        return (
+            f"The stronger the orange, the more probable is {name}. A black line encloses what is "
+            f"called {name}."
+        )
+    names = ", ".join(
+        f'<span style="color: {colour}">■</span> {html.escape(name)}'
+        for name, colour in zip(task.classes, colours(task), strict=True)
+    )
+    return f"The colour is the called class ({names}). The stronger it is, the more probable."
+
+
+def _viewer_value(tissue, overlay):
+    return {
+        "tissue": data_url(tissue),
+        "overlay": data_url(overlay),
+        "width": tissue.width,
+        "height": tissue.height,
+        "overlay_width": 100,
+        "overlay_height": 100,
+        "rows": 0,
+        "columns": 0,
+        "square": None,
+    }

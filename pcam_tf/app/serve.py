@@ -1,40 +1,23 @@
-"""The pathologists' web page: drop in a patch or a region, and look at what the model saw.
+"""Serve the pathologists' page: to this machine, and to others only with a password.
 
-It serves the machine that it runs on, and others only behind a password. Nothing on the page comes
-from another host.
+Nothing on the page comes from another host.
 """
 
+import importlib.resources
 import ipaddress
 import signal
 from pathlib import Path
 
-import gradio as gr
-
 from pcam_tf.errors import InputError
 
 LARGEST_FILE = "200mb"
-WAITING = 40  # requests in the queue, beyond which the next is told to come again
+WAITING = 40  # requests in the queue; a further one is refused
 _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 _MONOSPACE = ["ui-monospace", "Menlo", "Consolas", "monospace"]
-_CSS = """
-.gradio-container { max-width: 1240px !important; }
-#only { position: sticky; top: 0; z-index: 50; background: #fff3e6; color: #5a2600;
-  border: 1px solid #D55E00; border-radius: 4px; padding: .4rem .9rem; font-weight: 600; }
-#only p { margin: 0; }
-/* The theme is dark where the visitor's system is; the banner stays light. */
-#only * { color: #5a2600 !important; }
-#title h1 { font-size: 1.5rem; margin: .2rem 0; }
-#summary .html-container, #region .html-container, #patch .html-container { padding: 0; }
-.result .call { font-size: 1.45rem; font-weight: 650; margin: 0; padding-left: .7rem;
-  border-left: 6px solid #0072B2; }
-.result .call.tumour { border-color: #D55E00; }
-.result .notice { border-left: 4px solid #D55E00; padding-left: .7rem; margin: .5rem 0; }
-.result p { margin: .4rem 0; }
-"""
 
 
 def login(text: str | None, host: str) -> tuple[str, str] | None:
-    """Return user and password, read from `USER:FILE`; None where none is needed and given.
+    """Return user and password, read from `USER:FILE`; None where none is given or needed.
 
     Raises:
         InputError: others could reach the page and no password was given, or the file has none.
@@ -63,7 +46,7 @@ def _is_loopback(host):
 
 
 def serve(
-    blocks: gr.Blocks,
+    blocks,
     *,
     host: str = "127.0.0.1",
     port: int | None = None,
@@ -73,15 +56,19 @@ def serve(
     """Serve the page and return its address.
 
     Args:
-        blocks: what `page.build` returned.
+        blocks: the `gradio.Blocks` that `page.build` returned.
         host: the address to listen on.
         port: 0 or None for one that is free.
         auth: user and password; see `login`.
-        wait: until the process is interrupted, rather than returning at once.
+        wait: whether to return only when the process is interrupted.
 
     Raises:
         InputError: the port is taken.
     """
+    # Not above: a wrong --auth is reported at once, without gradio.
+    import gradio as gr
+
+    css = importlib.resources.files("pcam_tf.app") / "static" / "page.css"
     blocks.queue(max_size=WAITING, default_concurrency_limit=1)
     try:
         _, address, _ = blocks.launch(
@@ -103,12 +90,12 @@ def serve(
             theme=gr.themes.Default(
                 primary_hue="blue", neutral_hue="slate", font=_FONTS, font_mono=_MONOSPACE
             ),
-            css=_CSS,
+            css=css.read_text(encoding="utf-8"),
         )
     except OSError as error:
         raise InputError(f"cannot serve on {host}, port {port}: choose another --port.") from error
     if wait:
-        # Ended by whichever signal, the visitors' pictures go as well.
+        # SIGTERM ends the process like Ctrl-C, so that visitors' pictures are deleted.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         print(f"the page is at {address} (Ctrl-C ends it)", flush=True)
         blocks.block_thread()

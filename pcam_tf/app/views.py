@@ -1,97 +1,268 @@
-"""What the page shows, and the endpoint returns, of what a visitor looks at."""
+"""What the page says of a visit: texts, HTML, the JSON answer, and the files to download."""
 
+import datetime
 import html
+import importlib.resources
+from pathlib import Path
 
+import jinja2
 import numpy as np
+from PIL import Image
 
-from pcam_tf import slides
-from pcam_tf.app import findings, overlays, viewer, visit
-from pcam_tf.app.finding_page import RESEARCH_ONLY
+from pcam_tf import prediction
+from pcam_tf.app import findings, overlays, visit
 from pcam_tf.app.findings import Point, Reader
-from pcam_tf.app.visit import Found, Region, Visit
+from pcam_tf.app.visit import PatchResult, Visit
+from pcam_tf.files import written_whole
+from pcam_tf.task import PCAM, Task
+
+RESEARCH_ONLY = "Research use only. Not for diagnosis."
+_REPORT_PX = 1000  # largest side of the heat map in a report
 
 
-def summary(state: Visit, point: Point, found: Found | None) -> str:
-    """Return the answer as HTML; `found` is the patch that is looked at closely, if one is."""
-    lines = []
+def static_text(name: str) -> str:
+    """Return the content of a file in `static/`."""
+    folder = importlib.resources.files("pcam_tf.app") / "static"
+    return (folder / name).read_text(encoding="utf-8")
+
+
+def title(task: Task) -> str:
+    """Return the page's title and what the model answers, as Markdown."""
+    side, centre = (round(px * task.mpp) for px in (task.side_px, task.centre_px or task.side_px))
+    question = (
+        f"Is there {task.classes[1]} in this patch?"
+        if task.is_binary
+        else f"Which class is this patch: {_enumerated(task.classes)}?"
+    )
+    tissue = "lymph-node tissue" if task == PCAM else "tissue"
+    part = f"the centre square, {centre} microns wide, of " if task.centre_px else ""
+    return (
+        f"# {question}\nA model reads {tissue} stained with haematoxylin and eosin. Its answer is "
+        f"about {part}a patch that is {side} microns wide."
+    )
+
+
+def _enumerated(names):
+    return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def summary(reader: Reader, state: Visit, point: Point) -> str:
+    """Return the result of a visit as HTML."""
+    lines, patch = [], state.chosen_patch
     if state.region:
-        share = slides.tumour_share(state.region.heat, point.threshold)
-        places = int(np.isfinite(state.region.heat).sum())
-        kind = "tumour" if share else "normal"
-        microns = state.region.stride_px * slides.PCAM_MPP
-        lines.append(
-            f'<p class="call {kind}">{findings.percent(share)} of the tissue is called tumour</p>'
-            f"<p>{places:,} places, {microns:.0f} microns apart, each read once.</p>"
-        )
-    if found:
-        kind = findings.call(found.probability, point)
-        lines.append(
-            f'<p class="call {kind}">Called {kind}</p><p>Probability of tumour in the centre '
-            f"square: <strong>{findings.percent(found.probability)}</strong>, "
-            f"{findings.in_words(found.probability)}. Tumour is called from "
-            f"{findings.percent(point.threshold)} on. {html.escape(found.name)}.</p>"
-        )
+        region, mpp = state.region, reader.task.mpp
+        places = int(np.isfinite(region.probabilities).all(axis=-1).sum())
+        shares = findings.shares(region.probabilities, point)
+        lines += [
+            _headline(
+                reader, shares, findings.shares_sentence(reader, region.probabilities, point)
+            ),
+            f"<p>{places:,} places, {region.stride_px * mpp:.0f} microns apart, one prediction "
+            "each.</p>",
+        ]
+    if patch:
+        called = findings.calls(patch.probabilities, point)
+        counts = np.eye(len(reader.task.classes))[int(called)]
+        text = f"{findings.probability_sentence(reader, patch.probabilities)} {_sentence(findings.rule(reader, point))}"
+        lines += [
+            _headline(
+                reader,
+                counts,
+                f"Called {findings.called_class(reader, patch.probabilities, point)}",
+            ),
+            f"<p>{html.escape(text)} {html.escape(patch.name)}.</p>",
+        ]
     elif len(state.patches) > 1:
-        called = sum(findings.call(each.probability, point) == "tumour" for each in state.patches)
-        lines.append(
-            f'<p class="call {"tumour" if called else "normal"}">{called} of {len(state.patches)} '
-            "patches are called tumour</p><p>Choose one to see why.</p>"
-        )
-    lines += [f'<p class="notice">{html.escape(each)}</p>' for each in visit.notices(state)]
+        lines.append(_several(reader, state, point))
+        lines.append("<p>Choose one to see its explanation.</p>")
+    lines += [f'<p class="notice">{html.escape(each)}</p>' for each in notices(state)]
     return f'<div class="result" role="status">{"".join(lines)}</div>'
 
 
-def question(found: Found, point: Point) -> str:
-    """Return what the reviewer is asked, or said already."""
-    call = findings.call(found.probability, point)
-    return visit.reviewed(found) or f"The model calls the centre square {call}. Do you accept that?"
+def _several(reader, state, point):
+    probabilities = np.stack([patch.probabilities for patch in state.patches])
+    called = findings.calls(probabilities, point)
+    counts = np.bincount(called, minlength=len(reader.task.classes))
+    stated = [1] if reader.task.is_binary else np.flatnonzero(counts)
+    text = ", ".join(f"{counts[k]} called {reader.task.classes[k]}" for k in stated)
+    return _headline(reader, counts, f"{len(state.patches)} patches: {text}")
 
 
-def region_value(region: Region, point: Point) -> dict:
-    """Return what the viewer shows of a region."""
-    share = findings.percent(slides.tumour_share(region.heat, point.threshold))
-    return viewer.of_region(
-        region.pixels(),
-        overlays.heat(region.heat, point.threshold),
-        region.heat.shape,
-        region.stride_px,
-        key=f"{region.name} {region.heat.tobytes()[:64].hex()}",
-        alt=f"Region under its heat map; {share} of the tissue is called tumour.",
-    )
+def _headline(reader, counts, text):
+    """Return a headline in the colour of the second of two classes if called, else the largest."""
+    index = int(counts[1] > 0) if reader.task.is_binary else int(np.argmax(counts))
+    colour = overlays.colours(reader.task)[index]
+    return f'<p class="call" style="border-color: {colour}">{html.escape(text)}</p>'
 
 
-def patch_value(found: Found, point: Point) -> dict:
-    """Return what the viewer shows of a patch that has been explained."""
-    call = findings.call(found.probability, point)
-    return viewer.of_patch(
-        found.patch,
-        overlays.explanation(found.explained),
-        key=found.patch_id,
-        alt=f"Patch under its explanation, called {call}, its centre square drawn.",
-    )
+def _sentence(text):
+    return f"{text[0].upper()}{text[1:]}."
 
 
-def as_json(looked_at: Visit, point: Point, reader: Reader) -> dict:
+def gallery(reader: Reader, state: Visit, point: Point) -> list[tuple[np.ndarray, str]]:
+    """Return the patches of a visit, each with its name and its probability."""
+    items = []
+    for patch in state.patches:
+        index = visit.explained_class(reader, patch, point)
+        share = findings.percent(patch.probabilities[index])
+        name = "" if reader.task.is_binary else f"{reader.task.classes[index]} "
+        items.append((patch.patch, f"{patch.name}: {name}{share}"))
+    return items
+
+
+def notices(state: Visit) -> list[str]:
+    """Return warnings: unusual pictures, an unknown scale, large steps."""
+    patch = state.chosen_patch
+    lines = [state.region.notice] if state.region else []
+    if patch and patch.notice:
+        lines.append(f"This place: {patch.notice}" if state.region else patch.notice)
+    return [line for line in [*lines, *state.notes] if line]
+
+
+def question(reader: Reader, patch: PatchResult, point: Point) -> str:
+    """Return the question to the reviewer, or the answer if there is one."""
+    call = findings.called_class(reader, patch.probabilities, point)
+    asked = f"The model calls the {findings.labelled_part(reader.task)} {call}. Do you accept that?"
+    return review_sentence(patch) or asked
+
+
+def review_sentence(patch: PatchResult) -> str:
+    """Return whether the reviewer agrees, or ""."""
+    return f"The reviewer {patch.review}." if patch.review else ""
+
+
+def as_json(reader: Reader, state: Visit, point: Point) -> dict:
     """Return a result for programs: of `kind` "patch" or "region"."""
-    common = {"threshold": point.threshold, "notes": looked_at.notes, "model": reader.name}
-    if looked_at.region:
-        region = looked_at.region
-        return common | {
-            "kind": "region",
-            "tumour_share": slides.tumour_share(region.heat, point.threshold),
-            "stride_px": region.stride_px,
-            "heat_map": [
-                [None if np.isnan(cell) else round(float(cell), 4) for cell in row]
-                for row in region.heat
-            ],
-            "unlike_training": region.notice,
-            "research_use_only": RESEARCH_ONLY,
-        }
-    found = looked_at.patches[0]
-    return common | {
-        "kind": "patch",
-        "probability": found.probability,
-        "call": findings.call(found.probability, point),
-        "unlike_training": found.notice,
-        "research_use_only": RESEARCH_ONLY,
+    common = {"threshold": point.threshold, "notes": state.notes, "model": reader.name}
+    if state.region:
+        content = {"kind": "region", **_region_json(reader, state.region, point)}
+        notice = state.region.notice
+    else:
+        patch = state.patches[0]
+        values = {"call": findings.called_class(reader, patch.probabilities, point)}
+        if reader.task.is_binary:
+            values = {"probability": float(patch.probabilities[1]), **values}
+        else:
+            by_class = zip(reader.task.classes, patch.probabilities.tolist(), strict=True)
+            values = {"probabilities": dict(by_class), **values}
+        content, notice = {"kind": "patch", **values}, patch.notice
+    return common | content | {"unlike_training": notice, "research_use_only": RESEARCH_ONLY}
+
+
+def _region_json(reader, region, point):
+    shares = findings.shares(region.probabilities, point).tolist()
+    maps = [
+        [[None if np.isnan(cell) else round(float(cell), 4) for cell in row] for row in cells]
+        for cells in np.moveaxis(region.probabilities, -1, 0)
+    ]
+    steps, classes = {"stride_px": region.stride_px}, reader.task.classes
+    if reader.task.is_binary:
+        return {"tumour_share": shares[1], **steps, "heat_map": maps[1]}
+    return {
+        "shares": dict(zip(classes, shares, strict=True)),
+        **steps,
+        "heat_maps": dict(zip(classes, maps, strict=True)),
     }
+
+
+def write_files(reader: Reader, state: Visit, point: Point, setting: str) -> dict[str, Path]:
+    """Write a visit's files into the visitor's folder.
+
+    Args:
+        reader: the model.
+        state: the visit.
+        point: at which classes are called.
+        setting: its name.
+
+    Returns:
+        The files of `predictions`, `report` and `log`, and for a region of `heat_map`.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    names = {"predictions": "predictions.csv", "report": "report.html", "log": "session.csv"}
+    if state.region:
+        names["heat_map"] = "heat_map.png"
+    files = {key: state.folder / name for key, name in names.items()}
+    prediction.write(visit.predictions_table(reader, state), files["predictions"])
+    prediction.write(visit.log_table(state), files["log"])
+    pictures = []
+    if state.region:
+        picture = _heat_map(reader, state.region, point)
+        with written_whole(files["heat_map"]) as temporary:
+            picture.save(temporary, compress_level=1)
+        picture.thumbnail((_REPORT_PX, _REPORT_PX))
+        pictures.append(("Heat map", picture))
+    pictures += _patch_pictures(reader, state, point)
+    text = report(_rows(reader, state, point, setting), pictures, notices(state))
+    with written_whole(files["report"]) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return files
+
+
+def _heat_map(reader, region, point):
+    overlay = overlays.region_overlay(reader, region, point)
+    return overlays.over_region(region.pixels(), overlay, region.stride_px)
+
+
+def _patch_pictures(reader, state, point):
+    patch, task = state.chosen_patch, reader.task
+    if patch is None:
+        return []
+    overlay = overlays.patch_overlay(reader, patch, point)
+    explained = task.classes[visit.explained_class(reader, patch, point)]
+    about = "; the prediction is about its centre square" if task.centre_px else ""
+    return [
+        (f"The patch{about}", overlays.over_patch(patch.patch, overlay, task, 0)),
+        (
+            f"Explanation: orange supports {explained}, blue opposes it",
+            overlays.over_patch(patch.patch, overlay, task),
+        ),
+    ]
+
+
+def _rows(reader, state, point, setting):
+    rows = []
+    if state.region:
+        shares = findings.shares_sentence(reader, state.region.probabilities, point)
+        rows += [("Region", f"{state.region.name}. {shares}.")]
+    patches = state.patches if state.chosen is None else [state.chosen_patch]
+    for patch in patches:
+        call = f"Called {findings.called_class(reader, patch.probabilities, point)}."
+        parts = (
+            call,
+            findings.probability_sentence(reader, patch.probabilities),
+            review_sentence(patch),
+        )
+        rows.append((patch.name, " ".join(filter(None, parts))))
+    time = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    return [
+        *rows,
+        ("Setting", f"{setting}: {findings.rule(reader, point)}"),
+        ("Error rates", point.meaning),
+        ("Model", reader.name),
+        ("Date", time),
+    ]
+
+
+def report(
+    rows: list[tuple[str, str]], pictures: list[tuple[str, Image.Image]], notices: list[str]
+) -> str:
+    """Return a result as HTML that needs no other file, for the screen or for paper.
+
+    Args:
+        rows: a name and a value each.
+        pictures: a caption and a picture each.
+        notices: warnings.
+    """
+    # Every value is escaped: the name of a picture is the user's.
+    template = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True
+    ).from_string(static_text("report.html"))
+    return template.render(
+        title="The model's prediction",
+        rows=rows,
+        pictures=[(caption, overlays.data_url(picture)) for caption, picture in pictures],
+        notices=notices,
+        research_only=RESEARCH_ONLY,
+    )

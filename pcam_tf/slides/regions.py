@@ -135,14 +135,15 @@ def heat_map(
     """Return the probability of each cell of a region's grid.
 
     Args:
-        predict: from patches, uint8 (n, side, side, 3) with n up to 32, to probabilities (n,).
+        predict: from patches, uint8 (n, side, side, 3) with n up to 32, to probabilities (n,)
+            or (n, classes).
         region: uint8 (height, width, 3) at the task's scale, at least as large as a patch.
         stride_px: side of a cell; the step from patch to patch.
         progress: called with the patches done and their total after every batch.
         task: side of a patch.
 
     Returns:
-        float32 (rows, columns), cell (i, j) being the square from pixel (i, j) · stride_px on; the
+        float32 (rows, columns) or (rows, columns, classes), cell (i, j) being the square from pixel (i, j) · stride_px on; the
         last row and column may reach beyond the region, which is mirrored there. NaN where there
         is no tissue.
 
@@ -155,7 +156,10 @@ def heat_map(
     for first in range(0, len(places), BATCH_SIZE):
         chosen = places[first : first + BATCH_SIZE]
         patches = np.stack([patch_around(region, *place, stride_px, task) for place in chosen])
-        found[tuple(chosen.T)] = predict(patches)
+        predicted = predict(patches)
+        if first == 0:
+            found = np.full((*tissue.shape, *predicted.shape[1:]), np.nan, "float32")
+        found[tuple(chosen.T)] = predicted
         if progress:
             progress(first + len(chosen), len(places))
     return found
