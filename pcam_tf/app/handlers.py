@@ -61,10 +61,7 @@ class Handlers:
 
     def warm_up(self) -> None:
         """Do once what is slow the first time only, so that the first visitor need not wait."""
-        first, (setting, point) = (
-            Visit(self.folder / "first"),
-            next(iter(self.reader.points.items())),
-        )
+        first, setting = Visit(self.folder / "first"), next(iter(self.reader.points))
         pictures = [("region", self.examples["Region"], PCAM.mpp)]
         visit.read_pictures(self.reader, first, pictures, several=False)
         self._page_values(first, setting)
@@ -201,9 +198,8 @@ class Handlers:
     def _page_values(self, state, setting):
         """Return the values of all parts of the page."""
         reader, point = self.reader, self.reader.points[setting]
-        files = {
-            key: str(file) for key, file in views.write_files(reader, state, point, setting).items()
-        }
+        files = views.write_files(reader, state, point, setting)
+        files = {name: str(file) for name, file in files.items()}
         region, patch = state.region, state.chosen_patch
         several = not region and len(state.patches) > 1
 

@@ -176,7 +176,7 @@ def patch_value(reader: Reader, patch: PatchResult, point: Point) -> dict:
             "left": 100 * task.centre.start / task.side_px,
             "side": 100 * task.centre_px / task.side_px,
         }
-    called = findings.called_class(reader, patch.probabilities, point)
+    called = findings.call(reader, patch.probabilities, point)
     return {
         **_viewer_value(Image.fromarray(patch.patch), patch_overlay(reader, patch, point)),
         "key": f"{patch.patch_id} {explained}",
@@ -206,7 +206,7 @@ def region_value(reader: Reader, region: RegionResult, point: Point) -> dict:
         "slider": "Heat map",
         "keys": "Plus and minus zoom, arrows choose a place, Enter reads it.",
         "legend": f"{_heat_legend(reader.task)} Places without tissue are left out. Click a place "
-        "to read it closely. Drag to move. Zoom with the buttons or, after a click, with the wheel.",
+        "to read it closely. Drag to move. Zoom with the buttons or, after a click, the wheel.",
     }
 
 

@@ -1,26 +1,20 @@
-"""What reviewers said of patches: a CSV that only grows, and that `evaluation` can read.
+"""Reviewers' judgements of patches: a CSV that only grows, and that `evaluation` can read.
 
-A reviewer has seen the model's call before saying anything, and chose what to look at. A score
-against such labels says how far they agree, not how good the model is.
+Reviewers have seen the model's call and have chosen the patches themselves. A score against such
+labels measures how far they agree with the model, not how good the model is.
 """
 
-import contextlib
 import csv
 import datetime
+import errno
 import io
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 
 from pcam_tf import evaluation
-from pcam_tf.errors import InputError
-
-try:
-    import fcntl
-except ImportError:  # on Windows: there an appending write alone has to do
-    fcntl = None
+from pcam_tf.errors import InputError, missing_extra
 
 COLUMNS = ("id", "label", "probability", "agrees", "threshold", "time", "model")
 _HEADER = ",".join(COLUMNS) + "\n"
@@ -35,20 +29,21 @@ def append(
     agrees: bool,
     model: str,
 ) -> None:
-    """Add a reviewer's judgement of a patch to a file, which is begun if need be.
+    """Add a reviewer's judgement of a patch to a file, which is created if there is none.
 
-    The row is on the disk when this returns. Several processes may write to one file.
+    The row is on the disk when this returns. Several processes may write to one file. Only models
+    of two classes can be reviewed.
 
     Args:
         path: of the file of reviews.
         patch_id: the same for the same patch.
-        probability: of tumour, as the model said, 0..1.
-        threshold: from which probability on the model's call was tumour.
-        agrees: whether the reviewer's label is the model's call; if not, it is the other one.
-        model: which model it was.
+        probability: the model's, of the second class, 0..1.
+        threshold: the probability from which on the model calls the second class.
+        agrees: whether the reviewer's label is the model's call; if not, it is the other class.
+        model: name of the model.
 
     Raises:
-        InputError: the file cannot be written, or is something other than a file of reviews.
+        InputError: the file cannot be written, or is not a file of reviews.
     """
     called = probability >= threshold
     time = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -68,33 +63,26 @@ def append(
 
 
 def check(path: str | Path) -> None:
-    """Begin a file of reviews, or make sure that an old one can be added to.
+    """Create a file of reviews, or check that rows can be added to an existing one.
 
     Raises:
-        InputError: the file cannot be written, or is something other than a file of reviews.
+        InputError: the file cannot be written, or is not a file of reviews.
     """
     _append(Path(path), "")
 
 
 def _append(path, text):
     try:
+        import filelock  # not above: the extra `app` brings it, and `latest` does without
+    except ModuleNotFoundError as error:
+        raise missing_extra(error.name, "app") from error
+
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path) as file:
-            size = os.lseek(file, 0, os.SEEK_END)
-            if size == 0:
-                text = _HEADER + text
-            else:
-                _check_header(file, path)
-                # A line that a power cut has torn does not take the next one with it.
-                os.lseek(file, size - 1, os.SEEK_SET)
-                if os.read(file, 1) != b"\n":
-                    text = "\n" + text
-            content = text.encode()
-            # One write: a process that is killed has written all of it or nothing.
-            if os.write(file, content) < len(content):
-                os.ftruncate(file, size)
-                raise OSError(28, "No space left on device")
-            os.fsync(file)
+        # The lock is an empty, hidden file beside the reviews. It is left there: to delete it
+        # while another process waits for it would give two processes the lock.
+        with filelock.FileLock(path.with_name(f".{path.name}.lock")), path.open("ab+", 0) as file:
+            _append_line(file, path, text)
     except OSError as error:
         reason = error.strerror or error
         raise InputError(
@@ -102,26 +90,28 @@ def _append(path, text):
         ) from error
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[int]:
-    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        if fcntl:
-            fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed
-        yield file
-    finally:
-        os.close(file)
-
-
-def _check_header(file, path):
-    os.lseek(file, 0, os.SEEK_SET)
-    expected = _HEADER.encode()
-    if os.read(file, len(expected)) != expected:
-        raise InputError(f"{path} is no file of reviews: choose another name.")
+def _append_line(file, path, text):
+    size = file.seek(0, os.SEEK_END)
+    if size == 0:
+        text = _HEADER + text
+    else:
+        file.seek(0)
+        if file.read(len(_HEADER)) != _HEADER.encode():
+            raise InputError(f"{path} is not a file of reviews: choose another name.")
+        # If a crash left half a line at the end, the new line starts on a line of its own.
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":
+            text = "\n" + text
+    content = text.encode()
+    # One write: if the process is killed, all of it is written or nothing.
+    if os.write(file.fileno(), content) < len(content):
+        file.truncate(size)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.fsync(file.fileno())
 
 
 def latest(path: str | Path) -> pd.DataFrame:
-    """Read a file of reviews as a predictions table: of each patch, what was said last.
+    """Read a file of reviews as a predictions table with the last review of each patch.
 
     Returns:
         Columns `id`, `label` (the reviewers'), `probability` (the model's) and the others.

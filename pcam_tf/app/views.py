@@ -53,24 +53,21 @@ def summary(reader: Reader, state: Visit, point: Point) -> str:
         region, mpp = state.region, reader.task.mpp
         places = int(np.isfinite(region.probabilities).all(axis=-1).sum())
         shares = findings.shares(region.probabilities, point)
+        sentence = findings.shares_sentence(reader, region.probabilities, point)
         lines += [
-            _headline(
-                reader, shares, findings.shares_sentence(reader, region.probabilities, point)
-            ),
+            _headline(reader, shares, sentence),
             f"<p>{places:,} places, {region.stride_px * mpp:.0f} microns apart, one prediction "
             "each.</p>",
         ]
     if patch:
-        called = findings.calls(patch.probabilities, point)
-        counts = np.eye(len(reader.task.classes))[int(called)]
-        text = f"{findings.probability_sentence(reader, patch.probabilities)} {_sentence(findings.rule(reader, point))}"
+        index = int(findings.calls(patch.probabilities, point))
+        counts = np.eye(len(reader.task.classes))[index]
+        rule = findings.rule(reader, point)
+        probability = findings.probability_sentence(reader, patch.probabilities)
+        text = f"{probability} {rule[0].upper()}{rule[1:]}. {patch.name}."
         lines += [
-            _headline(
-                reader,
-                counts,
-                f"Called {findings.called_class(reader, patch.probabilities, point)}",
-            ),
-            f"<p>{html.escape(text)} {html.escape(patch.name)}.</p>",
+            _headline(reader, counts, f"Called {reader.task.classes[index]}"),
+            f"<p>{html.escape(text)}</p>",
         ]
     elif len(state.patches) > 1:
         lines.append(_several(reader, state, point))
@@ -95,10 +92,6 @@ def _headline(reader, counts, text):
     return f'<p class="call" style="border-color: {colour}">{html.escape(text)}</p>'
 
 
-def _sentence(text):
-    return f"{text[0].upper()}{text[1:]}."
-
-
 def gallery(reader: Reader, state: Visit, point: Point) -> list[tuple[np.ndarray, str]]:
     """Return the patches of a visit, each with its name and its probability."""
     items = []
@@ -121,7 +114,7 @@ def notices(state: Visit) -> list[str]:
 
 def question(reader: Reader, patch: PatchResult, point: Point) -> str:
     """Return the question to the reviewer, or the answer if there is one."""
-    call = findings.called_class(reader, patch.probabilities, point)
+    call = findings.call(reader, patch.probabilities, point)
     asked = f"The model calls the {findings.labelled_part(reader.task)} {call}. Do you accept that?"
     return review_sentence(patch) or asked
 
@@ -139,7 +132,7 @@ def as_json(reader: Reader, state: Visit, point: Point) -> dict:
         notice = state.region.notice
     else:
         patch = state.patches[0]
-        values = {"call": findings.called_class(reader, patch.probabilities, point)}
+        values = {"call": findings.call(reader, patch.probabilities, point)}
         if reader.task.is_binary:
             values = {"probability": float(patch.probabilities[1]), **values}
         else:
@@ -228,12 +221,9 @@ def _rows(reader, state, point, setting):
         rows += [("Region", f"{state.region.name}. {shares}.")]
     patches = state.patches if state.chosen is None else [state.chosen_patch]
     for patch in patches:
-        call = f"Called {findings.called_class(reader, patch.probabilities, point)}."
-        parts = (
-            call,
-            findings.probability_sentence(reader, patch.probabilities),
-            review_sentence(patch),
-        )
+        call = f"Called {findings.call(reader, patch.probabilities, point)}."
+        probability = findings.probability_sentence(reader, patch.probabilities)
+        parts = (call, probability, review_sentence(patch))
         rows.append((patch.name, " ".join(filter(None, parts))))
     time = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     return [

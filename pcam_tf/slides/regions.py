@@ -143,9 +143,9 @@ def heat_map(
         task: side of a patch.
 
     Returns:
-        float32 (rows, columns) or (rows, columns, classes), cell (i, j) being the square from pixel (i, j) · stride_px on; the
-        last row and column may reach beyond the region, which is mirrored there. NaN where there
-        is no tissue.
+        float32 (rows, columns) or (rows, columns, classes), cell (i, j) being the square from pixel
+        (i, j) · stride_px on; the last row and column may reach beyond the region, which is
+        mirrored there. NaN where there is no tissue.
 
     Raises:
         InputError: an impossible step, or a region smaller than a patch.

@@ -1,5 +1,6 @@
 import gc
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def test_a_program_gets_what_the_page_shows(client, reader, patches, tmp_path):
     path = tmp_path / "one.png"
     Image.fromarray(patches[0]).save(path)
     found = ask(client, path)
-    expected = findings.probabilities(reader, patches[:1])[0]
+    expected = findings.probabilities(reader, patches[:1])[0, 1]
     assert found["kind"] == "patch" and found["probability"] == pytest.approx(expected, abs=1e-6)
     assert found["call"] in ("tumour", "normal")
     assert found["research_use_only"] == "Research use only. Not for diagnosis."
@@ -95,7 +96,9 @@ def test_a_program_gets_the_heat_map_of_a_region(client, reader, patches, tmp_pa
     path = tmp_path / "region.tif"
     Image.fromarray(region).save(path, resolution=25_400 / 0.972, resolution_unit=2)
     found = ask(client, path)
-    expected = slides.heat_map(lambda each: findings.probabilities_once(reader, each), region)
+    expected = slides.heat_map(lambda each: findings.probabilities_one_view(reader, each), region)[
+        ..., 1
+    ]
     assert found["kind"] == "region" and found["notes"] == []
     np.testing.assert_allclose(found["heat_map"], expected, atol=1e-4)
 
@@ -146,8 +149,8 @@ def test_the_settings_say_what_the_report_counted():
 
 def test_a_model_without_a_report_has_one_setting_of_which_nothing_is_known(model_file):
     reader = findings.load_reader(model_file)
-    assert list(reader.points) == ["Even odds"] and reader.temperature == 1
-    assert "not known" in reader.points["Even odds"].meaning
+    assert list(reader.points) == ["Threshold 0.5"] and reader.temperature == 1
+    assert "unknown" in reader.points["Threshold 0.5"].meaning
 
 
 @pytest.mark.parametrize(
@@ -215,7 +218,7 @@ def test_a_visit(tab, served, reader, patches, tmp_path):
     tab.locator("#patch .frame").wait_for()
     summary = tab.locator("#summary")
     assert "Probability of tumour in the centre square" in summary.inner_text()
-    assert "does not say its scale" in summary.inner_text()
+    assert "does not state its scale" in summary.inner_text()
     slider = tab.locator("#patch input[type=range]")
     slider.fill("0")
     assert opacity(tab, "#patch") == "0"
@@ -239,7 +242,7 @@ def test_a_visit(tab, served, reader, patches, tmp_path):
     # Several patches: one is chosen.
     tab.get_by_label("Clear").first.click()
     tab.locator("input[type=file]").first.set_input_files(files[1:])
-    tab.get_by_text("3 patches are called tumour").wait_for()
+    tab.get_by_text(re.compile(r"3 patches: \d called tumour")).wait_for()
     tab.locator("#gallery button").nth(1).click()
     tab.locator("#patch .frame").wait_for()
     with tab.expect_download() as download:

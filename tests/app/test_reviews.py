@@ -101,7 +101,7 @@ def test_a_torn_line_does_not_take_the_next_one_with_it(tmp_path):
 
 def test_other_files_are_left_alone(tmp_path):
     (tmp_path / "other.csv").write_text("id,label,probability\n")
-    with pytest.raises(InputError, match="no file of reviews"):
+    with pytest.raises(InputError, match="not a file of reviews"):
         reviews.check(tmp_path / "other.csv")
     assert (tmp_path / "other.csv").read_text() == "id,label,probability\n"
     with pytest.raises(InputError, match="cannot write"):

@@ -206,7 +206,7 @@ def test_what_litert_cannot_run_is_left_to_keras(model_file, monkeypatch):
 def test_the_page_reads_with_either_engine(exported):
     fast, slow = (findings.load_reader(exported, engine) for engine in ("litert", "tensorflow"))
     assert isinstance(fast.engine, engines.LiteRT) and slow.engine is slow.model
-    for read in (findings.probabilities, findings.probabilities_once):
+    for read in (findings.probabilities, findings.probabilities_one_view):
         np.testing.assert_allclose(read(fast, NOISE[:3]), read(slow, NOISE[:3]), atol=1e-5)
     assert fast.name == slow.name
     explained = [findings.explanation(each, NOISE[0]) for each in (fast, slow)]
