@@ -23,9 +23,7 @@ RECIPE = recipes.preset("cpu")
 
 @functools.cache
 def _layers():
-    return augmentation.layers(
-        seed=0, stain_strength=RECIPE.stain_strength, shift_px=RECIPE.shift_px
-    )
+    return augmentation.layers_of(RECIPE, seed=0)
 
 
 @tf.function(autograph=False)

@@ -83,10 +83,10 @@ def _train(arguments):
     )
     run_dir = arguments.run or Path("runs") / recipe.preset
     # First of all, since TensorFlow takes no devices in once it has computed something.
-    workers = devices.open_workers(arguments.strategy)
+    strategy = devices.open_strategy(arguments.strategy)
     source = _open(arguments)
     try:
-        training.train(recipe, source, run_dir, workers=workers)
+        training.train(recipe, source, run_dir, strategy=strategy)
     except KeyboardInterrupt:
         print(
             f"\nstopped: the same command goes on from the last finished epoch. {run_dir} holds "
@@ -94,9 +94,6 @@ def _train(arguments):
             file=sys.stderr,
         )
         return 130
-    if not workers.is_chief:
-        print(f"worker {workers.index} of {workers.count} is done: the run is worker 0's")
-        return 0
     prediction.predict_run(run_dir, source, test_time_augmentation=recipe.test_time_augmentation)
     print(reports.markdown_table(reports.summary_rows(reports.report_run(run_dir))))
     try:
@@ -362,10 +359,8 @@ def _parser():
 
     added.add_argument(
         "--strategy",
-        choices=["one", "mirrored", "multi-worker"],
         default="one",
-        help="one device, all GPUs of this machine, or the machines that TF_CONFIG names, each "
-        "started by the same command (default: one)",
+        help="one device, or mirrored: all GPUs of this machine (default: one)",
     )
 
     added = command(

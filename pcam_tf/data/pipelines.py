@@ -92,78 +92,16 @@ def epochs(
     Returns:
         Pairs of patches, (batch, side, side, 3) uint8, and labels, (batch,) int64.
     """
-    joined = _joined(
-        batches(builder, split, batch_size=batch_size, shuffle_seed=_epoch_seed(seed, epoch))
+    whole = joined(
+        batches(builder, split, batch_size=batch_size, shuffle_seed=seed + 1000 * epoch)
         for epoch in range(first, last)
     )
-    return joined.map(lambda patch: (patch["image"], patch["label"]))
+    return whole.map(lambda patch: (patch["image"], patch["label"]))
 
 
-def _epoch_seed(seed, epoch):
-    return seed + 1000 * epoch
-
-
-def _joined(datasets):
+def joined(datasets: Iterable[tf.data.Dataset]) -> tf.data.Dataset:
+    """Return the elements of several datasets, one dataset after the other."""
     return functools.reduce(tf.data.Dataset.concatenate, datasets)
-
-
-def shares(
-    builder: tfds.core.DatasetBuilder,
-    split: str,
-    *,
-    batch_size: int,
-    seed: int,
-    first: int,
-    last: int,
-    replicas: int,
-    own: range,
-) -> tf.data.Dataset:
-    """Return some replicas' shares of the batches of `epochs`, when several train together.
-
-    Replica r of n has patches r, r + n, r + 2 n and so on of each batch, so that the shares of all
-    replicas are the batch, and differ in size by one patch at most. Only these are decoded.
-
-    Args:
-        builder: a prepared source.
-        split: what to train on, such as "train".
-        batch_size: patches a step, of all replicas together.
-        seed: with `first` and `last` as in `epochs`.
-        first: the first epoch, from 0.
-        last: the epoch to end before.
-        replicas: how many there are.
-        own: the numbers of those whose shares are wanted.
-
-    Returns:
-        Dictionaries of `id` (n,) string, `image` (n, side, side, 3) uint8, `label` (n,) int64
-        and `of`, () int32, the size of the batch; for each batch one for each of `own`, in that
-        order. A share of a last, small batch may be empty.
-
-    Raises:
-        InputError: there is no such split.
-    """
-    feature = builder.info.features["image"]
-
-    def share_out(batch):
-        def share(replica):
-            own_part = {name: values[replica::replicas] for name, values in batch.items()}
-            return own_part | {"of": tf.shape(batch["label"])[0]}
-
-        return tf.data.Dataset.range(own.start, own.stop).map(share)
-
-    def decoded(share):
-        signature = tf.TensorSpec(feature.shape, tf.uint8)
-        images = tf.map_fn(feature.decode_example, share["image"], fn_output_signature=signature)
-        return {**share, "image": images}
-
-    joined = _joined(
-        _encoded(builder, split, _epoch_seed(seed, epoch)).batch(batch_size)
-        for epoch in range(first, last)
-    )
-    return (
-        joined.flat_map(share_out)
-        .map(decoded, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .prefetch(2)
-    )
 
 
 def arrays(patches: Iterable[dict]) -> Iterator[dict[str, np.ndarray]]:

@@ -10,10 +10,11 @@ pixel that is looked up, what was made of it before.
 
 import keras
 import numpy as np
-import scipy.fft
 from keras import ops
 
 from pcam_tf import stain
+from pcam_tf.training import jpeg
+from pcam_tf.training.recipes import Recipe
 
 
 def _kernel(function):
@@ -163,7 +164,7 @@ class RandomScanner(_RandomLayer):
         if self.jpeg_quality < 100:
             quality = self.jpeg_quality + (100 - self.jpeg_quality) * draws[3]
             compressed = ops.reshape(draws[4] < 0.5, (-1, 1, 1, 1))
-            patches = ops.where(compressed, jpeg(patches, quality), patches)
+            patches = ops.where(compressed, jpeg.compressed(patches, quality), patches)
         return ops.cast(patches, dtype)
 
 
@@ -177,57 +178,6 @@ def _blurred(patches, sigma_px):
     weights = weights / ops.sum(weights, axis=-1, keepdims=True)
     patches = ops.einsum("bij,bjkc->bikc", weights, patches)
     return ops.einsum("bij,bkjc->bkic", weights, patches)
-
-
-# T.81, annex K.1: the steps to which luminance and chrominance are rounded at quality 50.
-_LUMINANCE_STEPS = """
-    16 11 10 16  24  40  51  61   12 12 14 19  26  58  60  55
-    14 13 16 24  40  57  69  56   14 17 22 29  51  87  80  62
-    18 22 37 56  68 109 103  77   24 35 55 64  81 104 113  92
-    49 64 78 87 103 121 120 101   72 92 95 98 112 100 103  99"""
-_CHROMINANCE_STEPS = """
-    17 18 24 47 99 99 99 99   18 21 26 66 99 99 99 99
-    24 26 56 99 99 99 99 99   47 66 99 99 99 99 99 99
-    99 99 99 99 99 99 99 99   99 99 99 99 99 99 99 99
-    99 99 99 99 99 99 99 99   99 99 99 99 99 99 99 99"""
-# JFIF: from RGB to luminance, blue and red difference.
-_YCBCR = np.array(
-    [[0.299, -0.168736, 0.5], [0.587, -0.331264, -0.418688], [0.114, 0.5, -0.081312]], "float32"
-)
-
-
-def jpeg(patches, quality):
-    """Return patches as JPEG keeps them, but for the rounding of pixels before and after.
-
-    Args:
-        patches: float32 (b, side, side, 3), RGB 0..255; the side a multiple of 16 px.
-        quality: float32 (b,), 1..100, as libjpeg counts it.
-    """
-    side = patches.shape[1]
-    scale = ops.where(quality < 50, 50 / quality, 2 - quality / 50)
-    cosine = scipy.fft.dct(np.eye(8), axis=0, norm="ortho")
-    halve = np.kron(np.eye(side // 2), [[0.5, 0.5]])
-    full = np.kron(np.eye(side // 8), cosine)
-    half = np.kron(np.eye(side // 16), cosine)
-    ycbcr = ops.matmul(patches, _YCBCR) - np.float32([128, 0, 0])
-    channels = [
-        _rounded(ycbcr[..., 0], scale, _LUMINANCE_STEPS, full, full.T),
-        _rounded(ycbcr[..., 1], scale, _CHROMINANCE_STEPS, half @ halve, (half @ halve * 2).T),
-        _rounded(ycbcr[..., 2], scale, _CHROMINANCE_STEPS, half @ halve, (half @ halve * 2).T),
-    ]
-    ycbcr = ops.stack(channels, axis=-1) + np.float32([128, 0, 0])
-    return ops.clip(ops.matmul(ycbcr, np.linalg.inv(_YCBCR)), 0, 255)
-
-
-def _rounded(channel, scale, steps, forward, backward):
-    """Return a channel (b, side, side) with its cosine transform rounded to whole steps."""
-    blocks = forward.shape[0] // 8
-    steps = np.tile(np.array(steps.split(), "float32").reshape(8, 8), (blocks, blocks))
-    steps = ops.clip(ops.round(steps * ops.reshape(scale, (-1, 1, 1))), 1, 255)
-    forward, backward = forward.astype("float32"), backward.astype("float32")
-    coefficients = ops.matmul(ops.matmul(forward, channel), forward.T)
-    coefficients = ops.round(coefficients / steps) * steps
-    return ops.matmul(ops.matmul(backward, coefficients), backward.T)
 
 
 def _mirrored(positions, side):
@@ -284,47 +234,31 @@ def _gathered(patches, y, x):
     return ops.take(pixels, first + y * width + x, axis=0)
 
 
-def layers(
-    *,
-    seed: int,
-    stain_strength: float,
-    rotation_degrees: float = 0,
-    scaling: float = 1,
-    shift_px: float = 0,
-    brightness: float = 0,
-    blur_px: float = 0,
-    jpeg_quality: int = 100,
-) -> list[keras.layers.Layer]:
+def layers_of(recipe: Recipe, *, seed: int) -> list[keras.layers.Layer]:
     """Return the augmentation of a recipe, in the order of application.
 
     Args:
+        recipe: says which layers there are, and how strong they are.
         seed: makes the draws repeatable.
-        stain_strength: relative range of each stain's gain, 0..1; 0 leaves the stain alone.
-        rotation_degrees: the largest turn to either side, on top of D4's quarter turns.
-        scaling: the largest scaling, at least 1; its inverse is the smallest.
-        shift_px: the largest shift along each axis.
-        brightness: relative range of the exposure, see `RandomScanner`.
-        blur_px: the largest sigma of the blur.
-        jpeg_quality: the lowest quality; 100 for no compression.
     """
     augmentation = [RandomD4(seed, name="random_d4")]
-    if stain_strength:
-        augmentation.append(RandomStain(seed + 1, stain_strength, name="random_stain"))
-    if rotation_degrees or scaling != 1 or shift_px:
+    if recipe.stain_strength:
+        augmentation.append(RandomStain(seed + 1, recipe.stain_strength, name="random_stain"))
+    if recipe.rotation_degrees or recipe.scaling != 1 or recipe.shift_px:
         affine = RandomAffine(
             seed + 2,
-            rotation_degrees=rotation_degrees,
-            scaling=scaling,
-            shift_px=shift_px,
+            rotation_degrees=recipe.rotation_degrees,
+            scaling=recipe.scaling,
+            shift_px=recipe.shift_px,
             name="random_affine",
         )
         augmentation.append(affine)
-    if brightness or blur_px or jpeg_quality < 100:
+    if recipe.brightness or recipe.blur_px or recipe.jpeg_quality < 100:
         scanner = RandomScanner(
             seed + 3,
-            brightness=brightness,
-            blur_px=blur_px,
-            jpeg_quality=jpeg_quality,
+            brightness=recipe.brightness,
+            blur_px=recipe.blur_px,
+            jpeg_quality=recipe.jpeg_quality,
             name="random_scanner",
         )
         augmentation.append(scanner)

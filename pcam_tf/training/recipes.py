@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from pcam_tf.errors import unknown
+from pcam_tf.errors import InputError, unknown
+from pcam_tf.task import PCAM, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,7 +14,7 @@ class Recipe:
         preset: the name of the preset it started from.
         backbone: a key of `backbones.BACKBONES`.
         weights: "imagenet", None (random) or the path of a Keras weights file of the backbone.
-        crop_px: side of the centre crop that the backbone sees.
+        crop_px: side of the centre crop that the backbone sees; None for the whole patch.
         resize_px: side that the crop is resized to, or None.
         unresized_epochs: so many epochs of the unfrozen phase, and the frozen phase before them, do
             without `resize_px`: they cost less, and the rest is left to learn at full size what
@@ -27,7 +28,7 @@ class Recipe:
         scaling: largest scaling of `augment.RandomAffine`; 1 for none.
         shift_px: largest shift of `augment.RandomAffine`.
         brightness, blur_px, jpeg_quality: see `augment.RandomScanner`; 0, 0, 100 for none.
-        teachers: names of `classifier.TEACHERS`, or runs, whose log-odds, averaged, are learnt in
+        teachers: names of `model_files.TEACHERS`, or runs, whose log-odds, averaged, are learnt in
             place of the labels, see `distillation.with_teachers`; the unfrozen phase goes on from
             the first of them, so that there is no frozen phase.
         label_smoothing: labels become 0 + s/2 and 1 - s/2.
@@ -50,7 +51,7 @@ class Recipe:
     preset: str
     backbone: str = "EfficientNetLite0"
     weights: str | None = "imagenet"
-    crop_px: int = 96
+    crop_px: int | None = None
     resize_px: int | None = None
     unresized_epochs: int = 0
     dropout: float = 0.2
@@ -140,3 +141,22 @@ def preset(name: str) -> Recipe:
     if name not in PRESETS:
         raise unknown("preset", name, PRESETS)
     return PRESETS[name]
+
+
+def from_json(content: dict, task: Task = PCAM) -> Recipe:
+    """Return the recipe that a `recipe.json` describes; what is missing in it has its default.
+
+    Args:
+        content: the recipe as a dictionary.
+        task: the run's; a crop of its whole side is no crop.
+
+    Raises:
+        InputError: it holds something that no recipe has.
+    """
+    content = content | {"teachers": tuple(content.get("teachers", ()))}
+    if content.get("crop_px") == task.side_px:
+        content["crop_px"] = None
+    try:
+        return Recipe(**content)
+    except TypeError as error:
+        raise InputError(f"not a recipe of this version ({error}).") from error

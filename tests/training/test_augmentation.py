@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from pcam_tf import synthetic
 from pcam_tf.studies import robustness
-from pcam_tf.training import augmentation
+from pcam_tf.training import augmentation, jpeg, recipes
 
 SIDE = 12
 BATCH = 64
@@ -222,16 +222,18 @@ def test_the_last_batch_may_be_smaller(make):
 
 def test_a_recipe_leaves_out_what_it_does_not_want():
     def names(**options):
-        return [type(layer).__name__ for layer in augmentation.layers(seed=0, **options)]
+        recipe = recipes.Recipe(preset="a test", **{"stain_strength": 0, "shift_px": 0} | options)
+        return [type(layer).__name__ for layer in augmentation.layers_of(recipe, seed=0)]
 
     assert names(stain_strength=0.1, shift_px=4) == ["RandomD4", "RandomStain", "RandomAffine"]
-    assert names(stain_strength=0, scaling=1.1) == ["RandomD4", "RandomAffine"]
-    assert names(stain_strength=0, rotation_degrees=5) == ["RandomD4", "RandomAffine"]
-    assert names(stain_strength=0) == ["RandomD4"]
+    assert names(scaling=1.1) == ["RandomD4", "RandomAffine"]
+    assert names(rotation_degrees=5) == ["RandomD4", "RandomAffine"]
+    assert names(jpeg_quality=60) == ["RandomD4", "RandomScanner"]
+    assert names() == ["RandomD4"]
 
 
 def test_the_layers_of_a_recipe_draw_independently():
-    layers = augmentation.layers(seed=0, stain_strength=0.1, shift_px=4)
+    layers = augmentation.layers_of(recipes.preset("cpu"), seed=0)
     draws = [np.asarray(layer._uniform((8,), 0.0, 1.0)) for layer in layers]
     assert len(np.unique(draws)) == 24
 
@@ -241,14 +243,14 @@ def test_jpeg_is_what_pillow_writes(quality):
     originals = tissue()
     expected = robustness.shifted(originals, "JPEG quality", quality).astype("float32")
     qualities = np.full(len(originals), quality, "float32")
-    ours = np.asarray(augmentation.jpeg(originals.astype("float32"), qualities))
+    ours = np.asarray(jpeg.compressed(originals.astype("float32"), qualities))
     # Pillow smooths the chroma as it enlarges it, and rounds pixels before and after, by about 0.5.
     assert np.abs(ours - expected).mean() < 0.35 * np.abs(originals - expected).mean() + 0.5
 
 
 def test_jpeg_uses_the_quality_of_each_patch():
     originals = np.repeat(tissue(1), 3, axis=0).astype("float32")
-    lost = np.abs(np.asarray(augmentation.jpeg(originals, np.float32([95, 60, 15]))) - originals)
+    lost = np.abs(np.asarray(jpeg.compressed(originals, np.float32([95, 60, 15]))) - originals)
     assert lost[0].mean() < lost[1].mean() < lost[2].mean()
 
 

@@ -1,5 +1,7 @@
 import dataclasses
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +18,9 @@ import tiny_training
 from pcam_tf import data, prediction, training
 from pcam_tf.errors import InputError
 from pcam_tf.models import backbones, classifier, engines
-from pcam_tf.training import distillation, phases, recipes
+from pcam_tf.task import PCAM
+from pcam_tf.training import augmentation, distillation, optimization, phases, recipes
+from pcam_tf.training.record import Record, build
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +83,7 @@ def test_the_saved_models_are_the_best_epochs_of_the_run(run, tiny_source):
 
 def test_the_frozen_phase_leaves_the_backbone_alone_and_the_unfrozen_changes_it(run):
     keras.utils.set_random_seed(tiny_training.RECIPE.seed)
-    untrained = phases._build(tiny_training.RECIPE)
+    untrained = build(tiny_training.RECIPE, PCAM)
     frozen = classifier.load(run / "model-frozen.keras")
     for layer in ("first", "second", "normalise"):
         for before, after in zip(
@@ -115,7 +119,7 @@ def test_later_epochs_see_resized_patches_and_go_on_where_the_earlier_ones_ended
 ):
     recipe = dataclasses.replace(tiny_training.RECIPE, resize_px=64, unresized_epochs=2)
     ended, began = {}, {}
-    end, begin = phases._Record.on_epoch_end, phases._Record.on_epoch_begin
+    end, begin = Record.on_epoch_end, Record.on_epoch_begin
 
     def kernel(record):
         # In the unfrozen phase a copy is trained, behind the layers of augmentation.
@@ -131,8 +135,8 @@ def test_later_epochs_see_resized_patches_and_go_on_where_the_earlier_ones_ended
         began[self.phase, epoch] = kernel(self)
         begin(self, epoch, logs)
 
-    monkeypatch.setattr(phases._Record, "on_epoch_end", on_epoch_end)
-    monkeypatch.setattr(phases._Record, "on_epoch_begin", on_epoch_begin)
+    monkeypatch.setattr(Record, "on_epoch_end", on_epoch_end)
+    monkeypatch.setattr(Record, "on_epoch_begin", on_epoch_begin)
     training.train(recipe, tiny_source, tmp_path)
     sides = {key: side for key, (side, _) in began.items()}
     assert sides == {
@@ -204,7 +208,7 @@ def wait_for_row(process, history_file: Path, phase: str) -> None:
 
 
 def test_ctrl_c_leaves_a_usable_run(tiny_source, tmp_path, monkeypatch):
-    original = phases._Record.on_epoch_end
+    original = Record.on_epoch_end
 
     def interrupted(self, epoch, logs=None):
         original(self, epoch, logs)
@@ -212,7 +216,7 @@ def test_ctrl_c_leaves_a_usable_run(tiny_source, tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(1)
 
-    monkeypatch.setattr(phases._Record, "on_epoch_end", interrupted)
+    monkeypatch.setattr(Record, "on_epoch_end", interrupted)
     with pytest.raises(KeyboardInterrupt):
         training.train(tiny_training.RECIPE, tiny_source, tmp_path)
     table = prediction.predict_split(classifier.load(tmp_path), tiny_source, "test")
@@ -227,6 +231,24 @@ def test_a_run_of_another_recipe_or_other_patches_is_refused_and_kept(run, tiny_
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
 
 
+def test_a_run_of_an_earlier_version_is_accepted(run, tiny_source, tmp_path):
+    """Its recipe may lack fields that are new, and a crop of 96 px is the whole patch."""
+    shutil.copytree(run, tmp_path / "old")
+    file = tmp_path / "old" / "recipe.json"
+    described = json.loads(file.read_text(encoding="utf-8"))
+    del described["task"], described["recipe"]["jpeg_quality"]
+    file.write_text(json.dumps(described), encoding="utf-8")
+    training.train(tiny_training.RECIPE, tiny_source, tmp_path / "old")
+    whole = dataclasses.replace(tiny_training.RECIPE, crop_px=None)
+    described["recipe"]["crop_px"] = 96
+    file.write_text(json.dumps(described), encoding="utf-8")
+    training.train(whole, tiny_source, tmp_path / "old")
+    described["recipe"]["novelty"] = 1
+    file.write_text(json.dumps(described), encoding="utf-8")
+    with pytest.raises(InputError, match=r"is not a run's recipe"):
+        training.train(whole, tiny_source, tmp_path / "old")
+
+
 def test_a_phase_ends_when_validation_stalls(tiny_source, tmp_path):
     recipe = dataclasses.replace(
         tiny_training.RECIPE, frozen_epochs=20, frozen_learning_rate=0.0, patience=2,
@@ -239,10 +261,10 @@ def test_a_phase_ends_when_validation_stalls(tiny_source, tmp_path):
 
 
 def test_class_weights_make_the_rarer_class_count_as_much():
-    recipe = dataclasses.replace(tiny_training.RECIPE, class_weights=True)
-    weight = phases._class_weight(recipe, np.array([0, 0, 0, 1]))
+    weight = optimization.class_weights(np.array([0, 0, 0, 1]), 2)
     assert weight[0] * 3 == pytest.approx(weight[1] * 1)
-    assert phases._class_weight(tiny_training.RECIPE, np.array([0, 1])) is None
+    of_three = optimization.class_weights(np.array([0, 0, 0, 1, 1, 2]), 3)
+    assert of_three == pytest.approx({0: 2 / 3, 1: 1, 2: 2})
 
 
 def test_mixed_precision_saves_a_float32_model(tiny_source, tmp_path):
@@ -254,7 +276,7 @@ def test_mixed_precision_saves_a_float32_model(tiny_source, tmp_path):
 
 
 def test_the_learning_rate_warms_up_and_falls():
-    rate = phases._optimizer(tiny_training.RECIPE, 1e-3, steps=100)._learning_rate
+    rate = optimization.optimizer(tiny_training.RECIPE, 1e-3, steps=100)._learning_rate
     rates = [float(rate(step)) for step in range(101)]
     assert np.argmax(rates) == pytest.approx(10, abs=1)
     assert max(rates) == pytest.approx(1e-3, rel=0.05)
@@ -279,11 +301,11 @@ def test_features_computed_once_teach_the_head_as_much_as_the_plain_way(
     cached = training.train(recipe, tiny_source, tmp_path)
 
     keras.utils.set_random_seed(3)
-    plain = phases._build(recipe)
+    plain = build(recipe, PCAM)
     classifier.freeze(plain)
     patches = data.read_patches(tiny_source, "train")
     plain.compile(
-        phases._optimizer(recipe, recipe.frozen_learning_rate, 12 * 6),
+        optimization.optimizer(recipe, recipe.frozen_learning_rate, 12 * 6),
         keras.losses.BinaryCrossentropy(label_smoothing=recipe.label_smoothing),
     )
     plain.fit(patches["image"], patches["label"], batch_size=32, epochs=12, verbose=0)
@@ -327,7 +349,7 @@ def test_what_is_learnt_is_the_mean_of_the_teachers_log_odds(run, tiny_source):
     recipe = dataclasses.replace(distilled(run), teachers=(str(run), str(other)))
     student = classifier.load(run)
     patches = data.read_patches(tiny_source, "validation[:8]")["image"].astype("float32")
-    layers = phases._augmentation(recipe, seed=recipe.seed)
+    layers = augmentation.layers_of(recipe, seed=recipe.seed)
     model = distillation.with_teachers(student, recipe.teachers, layers, seed=recipe.seed)
     assert model.trainable_weights == student.trainable_weights
     own, taught = np.asarray(model(patches, training=False), "float64").T
@@ -339,14 +361,14 @@ def test_what_is_learnt_is_the_mean_of_the_teachers_log_odds(run, tiny_source):
 
 def test_a_killed_distillation_goes_on_from_its_checkpoint(run, tiny_source, tmp_path, monkeypatch):
     whole = training.train(distilled(run, unfrozen_epochs=2), tiny_source, tmp_path / "whole")
-    epoch_end = phases._Record.on_epoch_end
+    epoch_end = Record.on_epoch_end
 
     def killed(record, epoch, logs=None):
         epoch_end(record, epoch, logs)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(phases._Record, "on_epoch_end", killed)
+        patch.setattr(Record, "on_epoch_end", killed)
         with pytest.raises(KeyboardInterrupt):
             training.train(distilled(run, unfrozen_epochs=2), tiny_source, tmp_path / "killed")
     resumed = training.train(distilled(run, unfrozen_epochs=2), tiny_source, tmp_path / "killed")

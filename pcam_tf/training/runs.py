@@ -1,0 +1,126 @@
+"""The folder of a run: what stands in it, and whether a training may go on in it."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pandas as pd
+import tensorflow_datasets as tfds
+
+from pcam_tf import data, task
+from pcam_tf.errors import InputError
+from pcam_tf.files import write_json
+from pcam_tf.task import Task
+from pcam_tf.training import recipes
+from pcam_tf.training.recipes import Recipe
+
+HISTORY_COLUMNS = ["phase", "epoch", "loss", "validation_loss", "validation_auc", "seconds"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What is trained, on which patches, and where the result goes.
+
+    Attributes:
+        recipe: everything that decides what the training does.
+        source: a prepared source of patches, see `data.open_source`.
+        folder: of the run.
+        training_split: what to train on, such as "train" or "train[:1000]".
+    """
+
+    recipe: Recipe
+    source: tfds.core.DatasetBuilder
+    folder: Path
+    training_split: str
+
+    @property
+    def task(self) -> Task:
+        """The task of the source."""
+        return data.task_of(self.source)
+
+    @property
+    def work_dir(self) -> Path:
+        """The folder of what only an unfinished run needs: features, checkpoints."""
+        return self.folder / "unfinished"
+
+    @property
+    def patches(self) -> int:
+        """Number of training patches."""
+        return data.count(self.source, self.training_split)
+
+
+def history(run_dir: str | Path) -> pd.DataFrame:
+    """Return a run's history: phase, epoch (from 1), losses, validation AUC, seconds.
+
+    Raises:
+        InputError: the folder holds no history.
+    """
+    path = Path(run_dir) / "history.csv"
+    if not path.is_file():
+        raise InputError(f"{run_dir} holds no run: there is no history.csv in it.")
+    return pd.read_csv(path)
+
+
+def is_finished(run_dir: str | Path) -> bool:
+    """Return whether both phases of a run have ended."""
+    return (Path(run_dir) / "finished.json").is_file()
+
+
+def describe(run: Run) -> dict:
+    """Return what `recipe.json` holds: the recipe, the task, and the patches of each split."""
+    splits = {split: split for split in data.SPLITS} | {"train": run.training_split}
+    return {
+        "recipe": dataclasses.asdict(run.recipe) | {"teachers": list(run.recipe.teachers)},
+        "task": run.task.to_json(),
+        "data": {
+            "name": run.source.info.name,
+            "version": str(run.source.info.version),
+            "patches": {name: data.count(run.source, split) for name, split in splits.items()},
+        },
+    }
+
+
+def write_description(run: Run) -> None:
+    """Write `recipe.json` into the run's folder.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    write_json(run.folder / "recipe.json", describe(run))
+
+
+def refuse_other(run: Run) -> None:
+    """Refuse a folder that holds a run of another recipe, another task or other patches.
+
+    Runs of earlier versions are accepted: what their recipe lacks has its default.
+
+    Raises:
+        InputError: the folder holds another run; the message names the first difference.
+    """
+    path = run.folder / "recipe.json"
+    if not path.is_file():
+        return
+    try:
+        existing = _completed(json.loads(path.read_text(encoding="utf-8")))
+        wanted = _completed(describe(run))
+        different = [
+            f"{part}.{key} {existing[part].get(key)!r} instead of {value!r}"
+            for part, values in wanted.items()
+            for key, value in values.items()
+            if existing[part].get(key) != value
+        ]
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"{path} is not a run's recipe: delete the run or name another."
+        ) from error
+    if different:
+        raise InputError(
+            f"{run.folder} holds another run ({different[0]}): delete it or name another."
+        )
+
+
+def _completed(described):
+    """Return a description in which nothing is left to defaults."""
+    of = task.from_json(described.get("task", task.PCAM.to_json()))
+    recipe = dataclasses.asdict(recipes.from_json(described["recipe"], of))
+    return {"recipe": recipe, "task": of.to_json(), "data": described["data"]}
