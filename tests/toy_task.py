@@ -17,8 +17,9 @@ RECIPE = dataclasses.replace(
     class_weights=True,
     shift_px=2.0,
     frozen_views=1,
-    unfrozen_epochs=8,
-    unfrozen_learning_rate=5e-3,
+    batch_size=16,
+    unfrozen_epochs=12,
+    unfrozen_learning_rate=1e-2,
     label_smoothing=0.02,
 )
 

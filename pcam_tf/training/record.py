@@ -103,6 +103,9 @@ class Record(keras.callbacks.Callback):
         """Validate, keep the best model, write a checkpoint, then the row of the history."""
         self.averager.on_test_begin()
         probabilities = np.asarray(self.validate(), "float64")
+        if not self.run.task.is_binary:
+            # In float32 their sums differ from 1 by more than scikit-learn allows.
+            probabilities /= probabilities.sum(axis=1, keepdims=True)
         auc = self._auc(probabilities)
         if not self.history.validation_auc.max() >= auc:
             self._save_best()
