@@ -75,7 +75,11 @@ async def _refuse_url(url: str, *_) -> str:
 
 def _layout(reader, handlers):
     """Lay the page out and return its parts by name."""
-    parts = {"state": gr.State(None, time_to_live=_KEPT_SECONDS, delete_callback=handlers.forget)}
+
+    def forget(state):  # gradio copies a bound method for each request, the model with it
+        handlers.forget(state)
+
+    parts = {"state": gr.State(None, time_to_live=_KEPT_SECONDS, delete_callback=forget)}
     gr.Markdown(views.RESEARCH_ONLY, elem_id="only")
     gr.Markdown(views.title(reader.task), elem_id="title")
     with gr.Row():

@@ -3,6 +3,7 @@
 import datetime
 import html
 import importlib.resources
+import re
 from pathlib import Path
 
 import jinja2
@@ -67,13 +68,17 @@ def summary(reader: Reader, state: Visit, point: Point) -> str:
         text = f"{probability} {rule[0].upper()}{rule[1:]}. {patch.name}."
         lines += [
             _headline(reader, counts, f"Called {reader.task.classes[index]}"),
-            f"<p>{html.escape(text)}</p>",
+            f"<p>{_bold_first_percent(html.escape(text))}</p>",
         ]
     elif len(state.patches) > 1:
         lines.append(_several(reader, state, point))
         lines.append("<p>Choose one to see its explanation.</p>")
     lines += [f'<p class="notice">{html.escape(each)}</p>' for each in notices(state)]
     return f'<div class="result" role="status">{"".join(lines)}</div>'
+
+
+def _bold_first_percent(text):
+    return re.sub(r"((above |below )?\d+ %)", r"<strong>\1</strong>", text, count=1)
 
 
 def _several(reader, state, point):

@@ -1,0 +1,90 @@
+"""The page's reader, visit and views with a model of three classes and 64 px."""
+
+import inspect
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import tiny_training
+import toy_task
+
+from pcam_tf import explain
+from pcam_tf.app import findings, overlays, page, views, visit
+from pcam_tf.errors import InputError
+from pcam_tf.models import backbones, classifier
+
+explains_classes = pytest.mark.skipif(
+    "target" not in inspect.signature(explain.maps).parameters, reason="needs a choice of class"
+)
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory):
+    """Return the reader of a small, untrained model of the toy task."""
+    keras.utils.set_random_seed(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(backbones.BACKBONES, "Tiny", tiny_training.TINY)
+        model = classifier.build(toy_task.TASK, backbone="Tiny", weights=None, crop_px=None)
+    path = tmp_path_factory.mktemp("models") / "tiny.keras"
+    classifier.save(model, path)
+    return findings.load_reader(path)
+
+
+def read(reader, folder, pixels):
+    """Return the visit after a picture was read, the setting and its operating point."""
+    state, (setting, point) = visit.Visit(folder), next(iter(reader.points.items()))
+    visit.read_pictures(reader, state, [("one.png", pixels, toy_task.TASK.mpp)], several=False)
+    visit.add_to_log(reader, state, point, setting)
+    return state, setting, point
+
+
+@explains_classes
+def test_a_patch_is_called_its_most_probable_class(reader, tmp_path):
+    classes = toy_task.TASK.classes
+    pixels = toy_task.draw(1, np.random.default_rng(0))
+    state, setting, point = read(reader, tmp_path, pixels)
+    patch = state.chosen_patch
+    assert patch.probabilities.shape == (3,) and patch.probabilities.sum() == pytest.approx(1)
+    call = classes[patch.probabilities.argmax()]
+    assert findings.call(reader, patch.probabilities, point) == call
+    summary = views.summary(reader, state, point)
+    assert f"Called {call}" in summary and "Probabilities for the patch" in summary
+    assert all(name in summary for name in classes)
+    answer = views.as_json(reader, state, point)
+    assert answer["call"] == call and list(answer["probabilities"]) == list(classes)
+    assert answer["threshold"] is None and answer["unlike_training"] == ""
+    table = visit.predictions_table(reader, state)
+    assert list(table)[2:] == [f"probability_{name}" for name in classes]
+    assert visit.log_table(state).iloc[0]["call"] == call
+    assert "microns wide" in views.title(toy_task.TASK)
+    assert "discs, stripes or squares" in views.title(toy_task.TASK)
+    # The patch has no labelled square, and the explanation is that of the called class.
+    value = overlays.patch_value(reader, patch, point)
+    assert value["square"] is None and f"supports {call}" in value["legend"]
+    assert visit.explanation(reader, patch, point).shape == (64, 64)
+    report = views.write_files(reader, state, point, setting)["report"].read_text("utf-8")
+    assert "the most probable class is called" in report and "tumour" not in report
+
+
+def test_a_region_shows_the_called_classes(reader, tmp_path):
+    rng = np.random.default_rng(0)
+    region = np.hstack([toy_task.draw(label, rng) for label in range(3)])
+    state, setting, point = read(reader, tmp_path, region)
+    assert state.region.probabilities.shape == (2, 6, 3)
+    shares = views.as_json(reader, state, point)["shares"]
+    assert sum(shares.values()) == pytest.approx(1)
+    assert "The tissue is called: " in views.summary(reader, state, point)
+    legend = overlays.region_value(reader, state.region, point)["legend"]
+    assert all(name in legend for name in toy_task.TASK.classes)
+    files = views.write_files(reader, state, point, setting)
+    assert len(pd.read_csv(files["predictions"])) == 12 and files["heat_map"].exists()
+    visit.read_place(reader, state, 1, 2)
+    assert "one.png (1, 2)" in views.summary(reader, state, point)
+
+
+@explains_classes
+def test_a_page_is_built_without_reviews(reader, tmp_path):
+    assert page.build(reader).blocks
+    with pytest.raises(InputError, match="two classes only"):
+        page.build(reader, tmp_path / "reviews.csv")
