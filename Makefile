@@ -46,10 +46,11 @@ bench: $(INSTALLED)
 	  else $(VENV) -m benchmarks.bench --size smoke; fi
 
 ship: $(INSTALLED)
-	@$(VENV) -c "from pcam_tf import classifier as c; c.save_small(c.load('runs/distilled'), c.SHIPPED_MODEL)"
-	@$(VENV) -c "from pcam_tf import engines; engines.export(small=True)"
+	@$(VENV) -c "from pcam_tf.models import classifier as c, model_files as f; \
+	  c.save_small(c.load('runs/distilled'), f.SHIPPED_MODEL)"
+	@$(VENV) -c "from pcam_tf.models import engines; engines.export(small=True)"
 	@cp runs/distilled/recipe.json runs/distilled/history.csv pcam_tf/shipped/
-	@$(VENV) -c "from pcam_tf import data, prediction, reports; run = 'pcam_tf/shipped'; \
+	@$(VENV) -c "from pcam_tf import data, prediction; from pcam_tf.evaluation import reports; run = 'pcam_tf/shipped'; \
 	  prediction.predict_run(run, data.open_source('$(DATA_DIR)'), test_time_augmentation=True); \
 	  reports.report_run(run)"
 	@rm pcam_tf/shipped/predictions-*.csv

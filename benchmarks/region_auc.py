@@ -14,6 +14,7 @@ from PIL import Image
 
 from pcam_tf import evaluation, prediction, slides
 from pcam_tf.models import engines
+from pcam_tf.task import PCAM
 
 
 def main() -> None:
@@ -34,7 +35,7 @@ def main() -> None:
     for path, mask_path in zip(arguments.pictures[::2], arguments.pictures[1::2], strict=True):
         region, mpp = slides.read_region(path)
         mask = np.asarray(Image.open(mask_path))
-        region = slides.rescaled(region, mpp or arguments.mpp or slides.PCAM_MPP)
+        region = slides.rescaled(region, mpp or arguments.mpp or PCAM.mpp)
         heat = slides.heat_map(predict, region)
         truth = slides.covered_cells(mask, region.shape[:2])
         tissue = np.isfinite(heat)

@@ -15,7 +15,7 @@ import pytest
 
 from pcam_tf import data, evaluation, prediction
 from pcam_tf.evaluation import reports
-from pcam_tf.models import classifier
+from pcam_tf.models import classifier, model_files
 from pcam_tf.training import recipes
 
 ROOT = Path(__file__).parent.parent
@@ -70,7 +70,7 @@ def test_the_readme_names_every_folder_and_its_commands_are_real():
 
 @pytest.mark.parametrize("name", ["cpu", "cpu-144", "distilled"])
 def test_a_shipped_model_is_that_of_its_recipe(name):
-    model = classifier.TEACHERS.get(name, classifier.SHIPPED_MODEL)
+    model = model_files.TEACHERS.get(name, model_files.SHIPPED_MODEL)
     described = json.loads((model.parent / "recipe.json").read_text(encoding="utf-8"))["recipe"]
     assert recipes.from_json(described) == recipes.preset(name)
     assert model.stat().st_size < 10_000_000
@@ -78,16 +78,16 @@ def test_a_shipped_model_is_that_of_its_recipe(name):
 
 def test_the_tables_of_the_model_card_are_those_of_the_shipped_reports():
     card = (ROOT / "pcam_tf" / "shipped" / "MODEL_CARD.md").read_text(encoding="utf-8")
-    average = reports.read_run_report(classifier.TEACHERS["cpu-144"].parent)["average"]
-    teacher = reports.read_run_report(classifier.TEACHERS["cpu"].parent)
-    shipped = reports.read_run_report(classifier.SHIPPED_MODEL.parent)
+    average = reports.read_run_report(model_files.TEACHERS["cpu-144"].parent)["average"]
+    teacher = reports.read_run_report(model_files.TEACHERS["cpu"].parent)
+    shipped = reports.read_run_report(model_files.SHIPPED_MODEL.parent)
     for content in (shipped, teacher, {"average": average}):
         assert reports.markdown_table(reports.summary_rows(content)) in card
 
 
 def test_the_results_in_the_readme_are_those_of_the_shipped_model():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    shipped = reports.read_run_report(classifier.SHIPPED_MODEL.parent)
+    shipped = reports.read_run_report(model_files.SHIPPED_MODEL.parent)
     rows = [row for row in reports.summary_rows(shipped) if row["split"] == "test"]
     assert reports.markdown_table(rows) in readme
     point = shipped["unfrozen"]["operating_points"]["youden"]
@@ -98,7 +98,7 @@ def test_the_results_in_the_readme_are_those_of_the_shipped_model():
 
 def test_the_shipped_model_is_small_and_ranks_synthetic_slides(tiny_source):
     """It was trained on real tissue; drawn tissue is foreign to it, yet not wholly."""
-    assert classifier.SHIPPED_MODEL.stat().st_size < 10_000_000
+    assert model_files.SHIPPED_MODEL.stat().st_size < 10_000_000
     table = prediction.predict_split(classifier.load(), tiny_source, "test")
     assert evaluation.auc_interval(table["label"], table["probability"])[0] > 0.6
 
@@ -110,7 +110,7 @@ def test_the_shipped_model_does_on_real_patches_what_its_card_says(real_source):
     table = prediction.predict_split(
         classifier.load(), real_source, "test", test_time_augmentation=True
     )
-    claimed = reports.read_run_report(classifier.SHIPPED_MODEL.parent)["unfrozen"]
+    claimed = reports.read_run_report(model_files.SHIPPED_MODEL.parent)["unfrozen"]
     found = evaluation.report(table)
     # Processors and libraries round differently.
     for name in ("auc", "log_loss", "brier"):
@@ -125,13 +125,13 @@ def test_the_shipped_model_does_on_real_patches_what_its_card_says(real_source):
 def test_the_average_does_on_real_patches_what_its_report_says(real_source):
     if data.count(real_source, "test") != 1500:
         pytest.skip("the report is about the subset of 1,500 test patches")
-    second = classifier.TEACHERS["cpu-144"].parent
+    second = model_files.TEACHERS["cpu-144"].parent
     claimed = pd.read_csv(second / "average-test.csv", nrows=200)
     tables = [
         prediction.predict_split(
             classifier.load(path), real_source, "test[:200]", test_time_augmentation=True
         )
-        for path in classifier.TEACHERS.values()
+        for path in model_files.TEACHERS.values()
     ]
     table = prediction.average(tables)
     assert list(table["id"]) == list(claimed["id"])

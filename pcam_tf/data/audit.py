@@ -250,52 +250,49 @@ def _id_clashes(patches: pd.DataFrame, splits: list[str]) -> dict:
 
 def format_audit(found: dict) -> str:
     """Return what `audit` found as plain-text tables."""
-    splits = pd.DataFrame(
-        [
-            {
-                "split": name,
-                "patches": f"{of['patches']:,}",
-                **{name: f"{of[name]:,}" for name in of["blank"]},
-                **{f"blank {name}": f"{count:,}" for name, count in of["blank"].items()},
-                "mean R G B": " ".join(f"{value:.1f}" for value in of["channel_mean"]),
-                "std R G B": " ".join(f"{value:.1f}" for value in of["channel_std"]),
-            }
-            for name, of in found["splits"].items()
-        ]
-    )
-    exact, near, clashes = (
-        found[key] for key in ("exact_duplicates", "near_duplicates", "id_clashes")
-    )
-    within = pd.DataFrame(
-        [
-            {
-                "within": split,
-                "exact groups": exact["within"][split]["groups"],
-                "exact copies": exact["within"][split]["copies"],
-                "near groups": near["within"][split]["groups"],
-                "near copies": near["within"][split]["copies"],
-                "id clashes": clashes["within"][split],
-            }
-            for split in exact["within"]
-        ]
-    )
-    across = pd.DataFrame(
-        [
-            {
-                "across": pair,
-                "exact groups": exact["across"][pair]["groups"],
-                "exact patches": exact["across"][pair]["patches"],
-                "near groups": near["across"][pair]["groups"],
-                "near patches": near["across"][pair]["patches"],
-                "id clashes": clashes["across"][pair],
-            }
-            for pair in exact["across"]
-        ]
-    )
+    splits = pd.DataFrame([_split_row(name, of) for name, of in found["splits"].items()])
+    within = pd.DataFrame([_within_row(found, split) for split in found["splits"]])
+    pairs = found["exact_duplicates"]["across"]
+    across = pd.DataFrame([_across_row(found, pair) for pair in pairs])
     conflicts = found["label_conflicts"]
     tables = [table.to_string(index=False) for table in (splits, within, across) if len(table)]
     verdict = (
-        f"Label conflicts: {conflicts['groups']} groups of identical patches with both labels "
+        f"Label conflicts: {conflicts['groups']} groups of identical patches with different labels "
         f"({conflicts['patches']} patches)."
     )
     return "\n\n".join([*tables, verdict]) + "\n"
+
+
+def _split_row(name, of):
+    return {
+        "split": name,
+        "patches": f"{of['patches']:,}",
+        **{each: f"{of[each]:,}" for each in of["blank"]},
+        **{f"blank {each}": f"{count:,}" for each, count in of["blank"].items()},
+        "mean R G B": " ".join(f"{value:.1f}" for value in of["channel_mean"]),
+        "std R G B": " ".join(f"{value:.1f}" for value in of["channel_std"]),
+    }
+
+
+def _within_row(found, split):
+    exact, near = (found[key]["within"][split] for key in ("exact_duplicates", "near_duplicates"))
+    return {
+        "within": split,
+        "exact groups": exact["groups"],
+        "exact copies": exact["copies"],
+        "near groups": near["groups"],
+        "near copies": near["copies"],
+        "id clashes": found["id_clashes"]["within"][split],
+    }
+
+
+def _across_row(found, pair):
+    exact, near = (found[key]["across"][pair] for key in ("exact_duplicates", "near_duplicates"))
+    return {
+        "across": pair,
+        "exact groups": exact["groups"],
+        "exact patches": exact["patches"],
+        "near groups": near["groups"],
+        "near patches": near["patches"],
+        "id clashes": found["id_clashes"]["across"][pair],
+    }

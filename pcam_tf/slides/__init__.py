@@ -9,7 +9,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "regions": [
             "BATCH_SIZE",
             "MOST_CELLS",
-            "PCAM_MPP",
             "STRIDE_PX",
             "affordable_stride",
             "covered_cells",

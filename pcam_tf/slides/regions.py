@@ -16,7 +16,6 @@ from pcam_tf.errors import InputError
 from pcam_tf.task import PCAM, Task
 
 STRIDE_PX = PCAM.centre_px
-PCAM_MPP = PCAM.mpp
 # Larger regions are looked at in larger steps: two cores read one or two hundred patches a second.
 MOST_CELLS = 1800
 BATCH_SIZE = 32
@@ -67,7 +66,7 @@ def rescaled(
         )
     if height * width > image_files.LARGEST_PX:
         raise InputError(
-            f"{name} would have {height * width / 1e6:.0f} megapixels at {PCAM_MPP} microns per "
+            f"{name} would have {height * width / 1e6:.0f} megapixels at {task.mpp} microns per "
             "pixel: check the number of microns per pixel."
         )
     if (height, width) == region.shape[:2]:

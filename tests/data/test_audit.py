@@ -150,7 +150,7 @@ def test_json_batch_size_and_tables(planted):
     assert cells["validation/test"] == ["validation/test", "0", "0", "1", "2", "1"]
     first_train = next(line.split() for line in lines if line.split()[:1] == ["train"])
     assert first_train[1:6] == ["12", "6", "6", "1", "1"]
-    assert "3 groups of identical patches with both labels (7 patches)" in lines[-1]
+    assert "3 groups of identical patches with different labels (7 patches)" in lines[-1]
     assert max(map(len, lines)) <= 120
 
 

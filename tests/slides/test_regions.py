@@ -7,6 +7,7 @@ from pcam_tf import slides
 from pcam_tf.data import image_files
 from pcam_tf.errors import InputError
 from pcam_tf.slides import regions
+from pcam_tf.task import PCAM
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,7 @@ from pcam_tf.slides import regions
 def test_bad_uploads_are_refused_in_one_line(tmp_path, kind, message):
     path = odd_pictures.make(tmp_path, kind)
     with pytest.raises(InputError, match=message) as error:
-        slides.rescaled(slides.read_region(path, path.name)[0], slides.PCAM_MPP)
+        slides.rescaled(slides.read_region(path, path.name)[0], PCAM.mpp)
     assert "\n" not in str(error.value)
     assert str(tmp_path) not in str(error.value)
 
@@ -90,10 +91,10 @@ def test_a_resolution_of_nothing_is_none(tmp_path):
 
 def test_a_region_is_brought_to_the_scale_of_the_patches():
     fine = np.kron(odd_pictures.REGION, np.ones((4, 4, 1), "uint8"))
-    found = slides.rescaled(fine, slides.PCAM_MPP / 4)
+    found = slides.rescaled(fine, PCAM.mpp / 4)
     assert found.shape == odd_pictures.REGION.shape
     assert np.abs(found.astype(int) - odd_pictures.REGION).mean() < 2
-    assert slides.rescaled(odd_pictures.REGION, slides.PCAM_MPP) is odd_pictures.REGION
+    assert slides.rescaled(odd_pictures.REGION, PCAM.mpp) is odd_pictures.REGION
     for mpp, message in ((0, "give a number from 0.1 to 5"), (np.nan, "give a number"),
                          (0.25, "at least 96×96 px")):  # fmt: skip
         with pytest.raises(InputError, match=message):
