@@ -292,9 +292,10 @@ def test_features_computed_once_teach_the_head_as_much_as_the_plain_way(
         tiny_training.RECIPE,
         backbone="EfficientNetLite0",
         weights="imagenet",
+        crop_px=32,
         frozen_views=1,
-        frozen_epochs=12,
-        frozen_learning_rate=1e-2,
+        frozen_epochs=6,
+        frozen_learning_rate=2e-2,
         unfrozen_epochs=0,
         dropout=0.0,
     )
@@ -305,10 +306,10 @@ def test_features_computed_once_teach_the_head_as_much_as_the_plain_way(
     classifier.freeze(plain)
     patches = data.read_patches(tiny_source, "train")
     plain.compile(
-        optimization.optimizer(recipe, recipe.frozen_learning_rate, 12 * 6),
+        optimization.optimizer(recipe, recipe.frozen_learning_rate, 6 * 6),
         keras.losses.BinaryCrossentropy(label_smoothing=recipe.label_smoothing),
     )
-    plain.fit(patches["image"], patches["label"], batch_size=32, epochs=12, verbose=0)
+    plain.fit(patches["image"], patches["label"], batch_size=32, epochs=6, verbose=0)
 
     tables = [prediction.predict_split(model, tiny_source, "test") for model in (cached, plain)]
     one, other = (sklearn.metrics.roc_auc_score(each.label, each.probability) for each in tables)
@@ -324,19 +325,29 @@ def distilled(run, **changes):
     )
 
 
-def test_a_student_goes_on_from_its_teacher_and_learns_what_it_says(run, tiny_source, tmp_path):
-    recipe = distilled(run, blur_px=1.0, unfrozen_epochs=2, unfrozen_learning_rate=0.0)
-    student = training.train(recipe, tiny_source, tmp_path / "student")
+@pytest.fixture(scope="module")
+def student(run, tiny_source, tmp_path_factory):
+    """Return the classifier that a tiny distillation ends with."""
+    folder = tmp_path_factory.mktemp("runs") / "student"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(backbones.BACKBONES, "Tiny", tiny_training.TINY)
+        return training.train(distilled(run, unfrozen_epochs=2), tiny_source, folder)
+
+
+def test_a_student_starts_from_its_teacher_and_learns_its_probabilities(
+    run, student, tiny_source, tmp_path
+):
+    recipe = distilled(run, blur_px=1.0, unfrozen_epochs=1, unfrozen_learning_rate=0.0)
+    unmoved = training.train(recipe, tiny_source, tmp_path / "student")
     assert not (tmp_path / "student" / "model-frozen.keras").exists()
     assert set(training.history(tmp_path / "student").phase) == {"unfrozen"}
     teacher = classifier.load(run)
     # Without a learning rate only the statistics of BatchNormalization can have moved.
-    for one, other in zip(student.trainable_weights, teacher.trainable_weights, strict=True):
+    for one, other in zip(unmoved.trainable_weights, teacher.trainable_weights, strict=True):
         np.testing.assert_allclose(np.asarray(one), np.asarray(other), atol=1e-6)
-    trained = training.train(distilled(run, unfrozen_epochs=2), tiny_source, tmp_path / "learnt")
     patches = data.read_patches(tiny_source, "validation")["image"]
     taught = prediction.probabilities(teacher, patches)
-    learnt = prediction.probabilities(trained, patches)
+    learnt = prediction.probabilities(student, patches)
     assert 0 < np.abs(learnt - taught).mean() < 0.2
 
 
@@ -359,8 +370,9 @@ def test_what_is_learnt_is_the_mean_of_the_teachers_log_odds(run, tiny_source):
     assert float(loss[0]) == pytest.approx(-0.7 * np.log(0.2) - 0.3 * np.log(0.8), rel=1e-4)
 
 
-def test_a_killed_distillation_goes_on_from_its_checkpoint(run, tiny_source, tmp_path, monkeypatch):
-    whole = training.train(distilled(run, unfrozen_epochs=2), tiny_source, tmp_path / "whole")
+def test_a_killed_distillation_continues_from_its_checkpoint(
+    run, student, tiny_source, tmp_path, monkeypatch
+):
     epoch_end = Record.on_epoch_end
 
     def killed(record, epoch, logs=None):
@@ -372,7 +384,7 @@ def test_a_killed_distillation_goes_on_from_its_checkpoint(run, tiny_source, tmp
         with pytest.raises(KeyboardInterrupt):
             training.train(distilled(run, unfrozen_epochs=2), tiny_source, tmp_path / "killed")
     resumed = training.train(distilled(run, unfrozen_epochs=2), tiny_source, tmp_path / "killed")
-    for one, other in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+    for one, other in zip(student.get_weights(), resumed.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
