@@ -14,7 +14,6 @@ from PIL import Image
 
 from pcam_tf import evaluation, prediction, slides
 from pcam_tf.models import engines
-from pcam_tf.task import PCAM
 
 
 def main() -> None:
@@ -26,6 +25,7 @@ def main() -> None:
     parser.add_argument("--eight-views", action="store_true", help="average the symmetric views")
     arguments = parser.parse_args()
     model = engines.load(arguments.model)
+    task = engines.task_of(model)
 
     def predict(patches):
         return prediction.probabilities(
@@ -35,8 +35,8 @@ def main() -> None:
     for path, mask_path in zip(arguments.pictures[::2], arguments.pictures[1::2], strict=True):
         region, mpp = slides.read_region(path)
         mask = np.asarray(Image.open(mask_path))
-        region = slides.rescaled(region, mpp or arguments.mpp or PCAM.mpp)
-        heat = slides.heat_map(predict, region)
+        region = slides.rescaled(region, mpp or arguments.mpp or task.mpp, path, task)
+        heat = slides.heat_map(predict, region, task=task)
         truth = slides.covered_cells(mask, region.shape[:2])
         tissue = np.isfinite(heat)
         labels, found = truth[tissue].astype(int), heat[tissue]

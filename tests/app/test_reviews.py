@@ -119,3 +119,16 @@ def test_a_full_disk_is_said_and_leaves_whole_lines(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="No space left"):
         add(path, "b")
     assert path.read_bytes() == before
+
+
+def test_the_lock_is_an_empty_hidden_file(tmp_path):
+    add(tmp_path / "reviews.csv")
+    others = [file for file in tmp_path.iterdir() if file.name != "reviews.csv"]
+    assert all(file.name.startswith(".") and not file.stat().st_size for file in others)
+    assert [file.name for file in tmp_path.glob("*.csv")] == ["reviews.csv"]
+
+
+def test_a_missing_library_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "filelock", None)
+    with pytest.raises(InputError, match=r"filelock is not installed.*pcam_tf\[app\]"):
+        reviews.check(tmp_path / "reviews.csv")
