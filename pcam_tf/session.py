@@ -1,4 +1,4 @@
-"""What every notebook starts with: which preset, which patches, where results go."""
+"""The first cell of a notebook: which preset, which patches, where results go."""
 
 import dataclasses
 import importlib.metadata
@@ -12,16 +12,17 @@ import keras
 import tensorflow_datasets as tfds
 
 from pcam_tf import data, figures
+from pcam_tf.errors import InputError
 from pcam_tf.training import recipes
 
 
 @dataclasses.dataclass(frozen=True)
 class Session:
-    """What a notebook works with.
+    """Recipe, patches and folders of a notebook.
 
     Attributes:
-        recipe: of the chosen preset.
-        source: the prepared TFDS builder that patches come from.
+        recipe: the recipe of the chosen preset.
+        source: the prepared TFDS builder that the patches come from.
         run_dir: the folder of the run, `runs/<preset>`.
         figures_dir: the folder of the figures, `figures/<preset>`.
     """
@@ -32,27 +33,39 @@ class Session:
     figures_dir: Path
 
     def save(self, figure, name: str):
-        """Save a figure as `<figures_dir>/<name>.png` and return it, for the notebook to show."""
+        """Save a figure as `<figures_dir>/<name>.png` and return it, so that the notebook shows it.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
         figures.save(figure, self.figures_dir / f"{name}.png")
         return figure
 
 
 def start(preset: str | None = None, data_dir: str | None = None) -> Session:
-    """Start a notebook: choose preset and patches, go to the project's folder, say what was chosen.
+    """Start a notebook: choose preset and patches, go to the project's folder, print the choice.
 
     Args:
         preset: "smoke", "cpu" or "gpu"; without it, PCAM_TF_PRESET, else "smoke".
-        data_dir: a prepared data directory; without it, PCAM_TF_DATA_DIR, else synthetic patches.
-            A relative path counts from the project's folder.
+        data_dir: a prepared data directory; without it, PCAM_TF_DATA_DIR, else synthetic patches,
+            which only "smoke" accepts. A relative path starts at the project's folder.
 
     Raises:
-        InputError: an unknown preset, or a data directory that cannot be used.
+        InputError: an unknown preset, a preset other than "smoke" without a data directory, or a
+            data directory that cannot be used.
     """
     recipe = recipes.preset(preset or os.environ.get("PCAM_TF_PRESET") or "smoke")
+    chosen_dir = data.chosen_dir(data_dir)
+    if recipe.preset != "smoke" and not chosen_dir:
+        # A run of that name would otherwise hold a result of synthetic patches.
+        raise InputError(
+            f"the preset {recipe.preset} needs real patches: set PCAM_TF_DATA_DIR to a prepared "
+            "data directory, or choose the preset smoke for synthetic patches."
+        )
     _go_to_project()
-    source = data.open_source(data.chosen_dir(data_dir))
+    source = data.open_source(chosen_dir)
     run_dir = Path("runs") / recipe.preset
-    # Keras bars and TFDS are chatty about what no reader of a notebook can change.
+    # A reader of a notebook can do nothing about these warnings of Keras and TFDS.
     warnings.filterwarnings("ignore", category=UserWarning, module="keras|tensorflow_datasets")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     versions = ", ".join(
@@ -68,7 +81,7 @@ def start(preset: str | None = None, data_dir: str | None = None) -> Session:
 
 
 def _go_to_project() -> None:
-    """Make the folder that holds `notebooks/` the working one, so that paths mean the same."""
+    """Change to the folder that holds `notebooks/`, so that relative paths work in any kernel."""
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "notebooks").is_dir() and (folder / "pcam_tf").is_dir():

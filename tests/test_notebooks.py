@@ -37,8 +37,8 @@ def test_the_notebooks_run_top_to_bottom_and_end_in_a_table(workplace, monkeypat
     # What the smoke recipe promises on synthetic slides that it has not seen.
     assert report["metrics"]["auc"]["value"] > 0.95
     figures = {path.stem for path in Path("figures/smoke").iterdir()}
-    assert {name[:2] for name in figures} == {"01", "02", "03", "04", "05", "06"}
-    assert "[6/6] done" in capfd.readouterr().out
+    assert {name[:2] for name in figures} == {path.stem[:2] for path in NOTEBOOKS}
+    assert f"[{len(NOTEBOOKS)}/{len(NOTEBOOKS)}] done" in capfd.readouterr().out
     for executed in Path("runs/smoke/notebooks").iterdir():
         shown = [
             output
@@ -66,6 +66,26 @@ def test_notebooks_are_committed_without_outputs_and_define_little(notebook):
             assert cell.outputs == []
             assert cell.execution_count is None
             assert len(cell.source.splitlines()) <= 20
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_open_with_time_and_a_small_picture_and_end_with_exercises(notebook):
+    cells = nbformat.read(notebook, as_version=4).cells
+    opening, ending = cells[1].source, cells[-1].source
+    assert "**You will learn**" in opening
+    assert "`smoke`" in opening and "`cpu`" in opening
+    (picture,) = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", opening)
+    assert (notebook.parent / picture).stat().st_size < 100_000
+    assert ending.startswith("## Exercises")
+    assert 2 <= len(re.findall(r"^\d\. ", ending, flags=re.M)) <= 3
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_links_in_notebooks_lead_to_files(notebook):
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        if cell.cell_type == "markdown":
+            for link in re.findall(r"\]\(([^):]+)\)", cell.source):
+                assert (notebook.parent / link.partition("#")[0]).is_file(), link
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)

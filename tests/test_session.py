@@ -18,7 +18,7 @@ def notebooks_dir(tmp_path, monkeypatch):
     return tmp_path / "notebooks"
 
 
-def test_a_session_goes_to_the_projects_folder_and_says_what_it_chose(
+def test_a_session_goes_to_the_projects_folder_and_prints_its_choice(
     notebooks_dir, prepared, capsys
 ):
     started = session.start(preset="cpu", data_dir=str(prepared))
@@ -45,3 +45,13 @@ def test_an_unknown_preset_is_refused_before_anything_happens(notebooks_dir):
     with pytest.raises(InputError, match="did you mean 'smoke'"):
         session.start(preset="smokee")
     assert Path.cwd() == notebooks_dir
+
+
+@pytest.mark.parametrize("preset", ["cpu", "gpu", "distilled"])
+def test_a_real_preset_never_runs_on_synthetic_patches(notebooks_dir, monkeypatch, preset):
+    monkeypatch.setenv("PCAM_TF_PRESET", preset)
+    monkeypatch.setenv("PCAM_TF_DATA_DIR", "")
+    with pytest.raises(InputError, match=f"^the preset {preset} needs real patches: set [^\n]+$"):
+        session.start()
+    assert Path.cwd() == notebooks_dir
+    assert not list(notebooks_dir.parent.glob("runs*"))

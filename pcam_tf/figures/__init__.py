@@ -4,7 +4,14 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["explanation_plots", "html_report", "pictures", "protocol_plots", "study_plots"],
+    submodules=[
+        "explanation_plots",
+        "html_report",
+        "pictures",
+        "protocol_plots",
+        "study_plots",
+        "training_plots",
+    ],
     submod_attrs={
         "plots": [
             "CLASSES",

@@ -61,6 +61,7 @@ def recipe_of(preset: str) -> recipes.Recipe:
         rotation_degrees=0.0,
         scaling=1.0,
         frozen_views=1,
+        frozen_epochs=6 if preset == "smoke" else recipes.preset(preset).frozen_epochs,
         unfrozen_epochs=6 if preset == "gpu" else 0,
         test_time_augmentation=False,
     )
@@ -69,7 +70,7 @@ def recipe_of(preset: str) -> recipes.Recipe:
 def conditions_of(preset: str) -> list[tuple[int, int]]:
     """Return the conditions of the study: pairs of seed and number of training patches."""
     if preset == "smoke":
-        return [(0, 200)] + [(seed, 800) for seed in range(3)]
+        return [(0, 200), (0, 800), (1, 800)]
     return [(seed, size) for size in (1000, 2000, 5000, 10000) for seed in range(3)] + [(0, 18000)]
 
 
@@ -81,7 +82,7 @@ def source_of(preset: str, source):
     """
     if preset != "smoke":
         return source
-    config = synthetic.config_of(seed=0, train=2000, validation=300, test=600, sorted_slides=True)
+    config = synthetic.config_of(seed=0, train=1200, validation=256, test=512, sorted_slides=True)
     return synthetic.builder(data.SYNTHETIC_DIR, config)
 
 

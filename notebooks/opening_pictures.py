@@ -1,0 +1,44 @@
+"""Make the small pictures that the notebooks open with, from the figures of a smoke run.
+
+    python -m pcam_tf reproduce --preset smoke && python notebooks/opening_pictures.py
+
+Outputs of notebooks are not committed, so each notebook shows its main figure from here. The
+figures are of synthetic tissue. Colours are reduced to a palette, so that a picture stays below
+100 kB.
+"""
+
+from pathlib import Path
+
+from PIL import Image
+
+FIGURES_DIR = Path(__file__).parent.parent / "figures" / "smoke"
+MAIN_FIGURES = (
+    "01_training_patches",
+    "02_optical_density_patches",
+    "03_learning_curves",
+    "04_confusion",
+    "05_ladder",
+    "06_explained_patches",
+    "11_under_shift",
+)
+WIDTH_PX = 1000
+PATCHES_WIDTH_PX = 560  # tissue compresses badly
+COLOURS = 64
+
+
+def make_picture(name: str) -> Path:
+    """Write the small picture of a figure and return its path."""
+    with Image.open(FIGURES_DIR / f"{name}.png") as figure:
+        width = PATCHES_WIDTH_PX if name.endswith("_patches") else WIDTH_PX
+        size = (width, round(figure.height * width / figure.width))
+        small = figure.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    small = small.quantize(COLOURS, dither=Image.Dither.NONE)
+    path = FIGURES_DIR / f"{name[:2]}_opening.png"
+    small.save(path, optimize=True)
+    return path
+
+
+if __name__ == "__main__":
+    for figure_name in MAIN_FIGURES:
+        picture = make_picture(figure_name)
+        print(f"{picture.stat().st_size / 1000:4.0f} kB  {picture}")
