@@ -1,7 +1,7 @@
-"""Whether explanations deserve trust: each method of `explain` held against what can be known.
+"""Checks of explanations: whether the maps of each method of `explain` can be trusted.
 
 A map that looks right proves nothing: the edges of a patch look right as well, and a random map
-finds a nucleus by chance. So both are judged beside the methods, as `CONTROLS`.
+finds a nucleus by chance. Both are therefore checked beside the methods, as `CONTROLS`.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,41 +15,74 @@ import scipy.stats
 import tqdm
 
 from pcam_tf import evaluation
+from pcam_tf.errors import InputError
 from pcam_tf.explain import methods
-from pcam_tf.models.classifier import PATCH_PX
+from pcam_tf.models import classifier
+from pcam_tf.task import PCAM, Task
 
-CENTRE = slice(32, 64)  # PCam labels a patch by these rows and columns alone
 STAGES = 6  # of the randomisation, from the head down
 SHARES = np.linspace(0, 1, 13)  # of a patch that is deleted or inserted
-# Side of what is deleted and inserted at once. Single pixels would favour pixel-fine maps for the
-# noise that they put into the patch rather than for what they take away from it.
+# Side of what is deleted and inserted at once. Single pixels would favour pixel-fine maps: the
+# noise of single pixels, not the missing tissue, would change the probability.
 CELL_PX = 8
 RESAMPLES = 2000
 
 
-def _random(_, patches):
-    cells = np.random.default_rng(0).normal(size=(len(patches), *[PATCH_PX // CELL_PX] * 2))
-    return np.kron(cells, np.ones((CELL_PX, CELL_PX))).astype("float32")
+def _random(_model, patches, _targets=None):
+    cells = np.random.default_rng(0).normal(size=(len(patches), *[_cells(patches)] * 2))
+    return _enlarged(cells, patches.shape[1]).astype("float32")
 
 
-def _edges(_, patches):
+def _edges(_model, patches, _targets=None):
     grey = np.asarray(patches, "float32").mean(axis=-1)
     return np.hypot(*(scipy.ndimage.sobel(grey, axis=axis) for axis in (1, 2)))
 
 
-CONTROLS: dict[str, Callable[[keras.Model, np.ndarray], np.ndarray]] = {
-    "random map": _random,
-    "edges": _edges,
-}
+CONTROLS: dict[str, Callable[..., np.ndarray]] = {"random map": _random, "edges": _edges}
 
 
-def maps(model: keras.Model, patches: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the maps of every method and control: name -> float32 (n, 96, 96)."""
-    found = {}
-    for name in tqdm.tqdm([*methods.METHODS, *CONTROLS], desc="explaining", unit="method"):
-        control = CONTROLS.get(name)
-        found[name] = control(model, patches) if control else methods.maps(model, patches, name)
-    return found
+def maps(
+    model: keras.Model,
+    patches: np.ndarray,
+    target: int | None = None,
+    names: Sequence[str] = (*methods.METHODS, *CONTROLS),
+) -> dict[str, np.ndarray]:
+    """Return the maps of methods and controls: name -> float32 (n, side, side).
+
+    Args:
+        model: a classifier.
+        patches: (n, side, side, 3), RGB 0..255.
+        target: see `explain.maps`.
+        names: of `explain.METHODS` and `CONTROLS`.
+
+    Raises:
+        InputError: a method cannot explain this model.
+    """
+    return {
+        name: CONTROLS[name](model, patches)
+        if name in CONTROLS
+        else methods.maps(model, patches, name, target)
+        for name in tqdm.tqdm(names, desc="explaining", unit="method")
+    }
+
+
+def _cells(patches):
+    """Return the number of rows, and of columns, of cells in a patch."""
+    return -(-patches.shape[1] // CELL_PX)
+
+
+def _enlarged(cells, side_px):
+    """Return cells (n, rows, rows) as pixels (n, side, side)."""
+    pixels = cells.repeat(CELL_PX, axis=1).repeat(CELL_PX, axis=2)
+    return pixels[:, :side_px, :side_px]
+
+
+def _cell_means(maps):
+    """Return the mean of maps (n, side, side) in each cell, (n, rows, rows)."""
+    starts = np.arange(0, maps.shape[1], CELL_PX)
+    sums = np.add.reduceat(np.add.reduceat(maps, starts, axis=1), starts, axis=2)
+    sides = np.diff([*starts, maps.shape[1]])
+    return sums / np.outer(sides, sides)
 
 
 def randomisation(
@@ -57,13 +90,14 @@ def randomisation(
 ) -> pd.DataFrame:
     """Compare maps of a model with those of the model made random from the head down.
 
-    J. Adebayo et al., "Sanity checks for saliency maps", NeurIPS 2018: a map that stays when the
-    model is gone does not explain it. The kernels' values are shuffled within each layer, which
-    keeps their distribution; BatchNormalization's statistics stay, so that nothing overflows.
+    J. Adebayo et al., "Sanity checks for saliency maps", NeurIPS 2018: a map that stays the same
+    when the weights are random does not explain the model. The kernels' values are shuffled within
+    each layer, which keeps their distribution; BatchNormalization's statistics stay, so that
+    nothing overflows. The class that is explained is the one that the unchanged model gives.
 
     Args:
         model: a classifier; it is not changed.
-        patches: (n, 96, 96, 3), RGB 0..255.
+        patches: (n, side, side, 3), RGB 0..255.
         names: of `explain.METHODS`.
 
     Returns:
@@ -71,12 +105,15 @@ def randomisation(
         `lowest` (name of the last of them), `correlation` (Spearman's, mean over the patches, 0
         for a map without contrast), `low` and `high` (95 %).
     """
-    before = {method: methods.maps(model, patches, method) for method in names}
-    changed = keras.models.clone_model(model)
-    changed.set_weights(model.get_weights())
+    patches = np.asarray(patches, "float32")
+    targets = methods.targets(model, patches)
+    before = {name: methods.METHODS[name](model, patches, targets) for name in names}
+    shuffled = keras.models.clone_model(model)
+    shuffled.set_weights(model.get_weights())
+    shuffled.task = classifier.task_of(model)
     kernels = [
         (layer.name, weight)
-        for layer in reversed(changed.layers)
+        for layer in reversed(shuffled.layers)
         for weight in layer.weights
         if len(weight.shape) > 1
     ]
@@ -86,17 +123,12 @@ def randomisation(
     for first, last in tqdm.tqdm(list(zip([0, *ends], ends, strict=False)), desc="randomising"):
         for _, weight in kernels[first:last]:
             weight.assign(rng.permuted(np.asarray(weight).ravel()).reshape(weight.shape))
-        for method in names:
-            after = methods.maps(changed, patches, method)
-            found = [rank_correlation(*pair) for pair in zip(before[method], after, strict=True)]
-            rows.append(
-                {
-                    "method": method,
-                    "layers": int(last),
-                    "lowest": kernels[last - 1][0],
-                    **mean_with_interval(found, "correlation"),
-                }
-            )
+        for name in names:
+            after = methods.METHODS[name](shuffled, patches, targets)
+            pairs = zip(before[name], after, strict=True)
+            correlations = [rank_correlation(*pair) for pair in pairs]
+            row = {"method": name, "layers": int(last), "lowest": kernels[last - 1][0]}
+            rows.append(row | mean_with_interval(correlations, "correlation"))
     return pd.DataFrame(rows)
 
 
@@ -107,138 +139,185 @@ def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
     return float(scipy.stats.spearmanr(one.ravel(), other.ravel()).statistic)
 
 
-def curves(model: keras.Model, patches: np.ndarray, found: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the probability of the model's own call as a patch is deleted or inserted.
+def curves(
+    model: keras.Model, patches: np.ndarray, maps: np.ndarray, target: int | None = None
+) -> dict[str, np.ndarray]:
+    """Return the probability of the predicted class as a patch is deleted or inserted.
 
     V. Petsiuk, A. Das and K. Saenko, "RISE: randomized input sampling for explanation of black-box
-    models", BMVC 2018. Cells of `CELL_PX` go, or come, in the order in which the map says that they
-    speak for the call; what is not there is blurred.
+    models", BMVC 2018. Cells of `CELL_PX` are deleted, or inserted, in the order of their map,
+    those that speak most for the predicted class first; the rest of the patch is blurred.
 
     Args:
         model: a classifier.
-        patches: (n, 96, 96, 3), RGB 0..255.
-        found: their maps, (n, 96, 96).
+        patches: (n, side, side, 3), RGB 0..255.
+        maps: their maps, (n, side, side).
+        target: the class that the maps explain, see `explain.maps`. Of more than two classes, it
+            counts as the predicted class.
 
     Returns:
         "deletion" and "insertion", each (n, `SHARES`).
     """
     patches = np.asarray(patches, "float32")
     hidden = methods.blurred(patches)
-    tumour = methods.log_odds(model, patches) > 0
-    rows = PATCH_PX // CELL_PX
-    cells = found.reshape(len(found), rows, CELL_PX, rows, CELL_PX).mean(axis=(2, 4))
-    spoken = np.where(tumour[:, None], 1, -1) * cells.reshape(len(found), -1)
-    # Places of equal value, as in a map without contrast, come in random order, not row by row.
-    noise = np.random.default_rng(0).random(spoken.shape)
-    rank = np.argsort(np.lexsort((noise, -spoken), axis=-1), axis=-1).reshape(cells.shape)
-    rank = rank.repeat(CELL_PX, axis=1).repeat(CELL_PX, axis=2)[..., None]
+    targets = methods.targets(model, patches, target)
+    log_odds = methods.log_odds_of(model, patches, targets)
+    # Of two classes, a map for the second is, with its sign reversed, a map for the first.
+    reversed_sign = classifier.task_of(model).is_binary & (log_odds < 0)
+    sign = np.where(reversed_sign, -1, 1)
+    cells = _cell_means(maps)
+    for_prediction = sign[:, None] * cells.reshape(len(cells), -1)
+    # Cells of equal value, as in a map without contrast, come in random order, not row by row.
+    noise = np.random.default_rng(0).random(for_prediction.shape)
+    order = np.lexsort((noise, -for_prediction), axis=-1)
+    rank = _enlarged(np.argsort(order, axis=-1).reshape(cells.shape), patches.shape[1])[..., None]
     results = {"deletion": [], "insertion": []}
     for share in SHARES:
-        foremost = rank < share * rows**2
-        for name, there in (("deletion", ~foremost), ("insertion", foremost)):
-            log_odds = methods.log_odds(model, np.where(there, patches, hidden))
-            results[name].append(scipy.special.expit(np.where(tumour, log_odds, -log_odds)))
+        is_first = rank < share * cells[0].size
+        for name, is_shown in (("deletion", ~is_first), ("insertion", is_first)):
+            shown = np.where(is_shown, patches, hidden)
+            log_odds = methods.log_odds_of(model, shown, targets)
+            results[name].append(scipy.special.expit(sign * log_odds))
     return {name: np.stack(columns, axis=1) for name, columns in results.items()}
 
 
-def faithfulness(by_name: dict[str, np.ndarray]) -> np.ndarray:
+def faithfulness(curves: dict[str, np.ndarray]) -> np.ndarray:
     """Return, for each patch, the mean of its insertion curve minus that of its deletion curve."""
-    return by_name["insertion"].mean(axis=1) - by_name["deletion"].mean(axis=1)
+    return curves["insertion"].mean(axis=1) - curves["deletion"].mean(axis=1)
 
 
-def pointing(found: np.ndarray, masks: np.ndarray) -> np.ndarray:
+def pointing(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
     """Return, for each map, whether its highest place lies in the mask, bool (n,).
 
     J. Zhang et al., "Top-down neural attention by excitation backprop", ECCV 2016, without their
     tolerance.
 
     Args:
-        found: maps (n, 96, 96).
-        masks: bool (n, 96, 96).
+        maps: (n, side, side).
+        masks: bool (n, side, side).
     """
-    highest = found.reshape(len(found), -1).argmax(axis=1)
+    highest = maps.reshape(len(maps), -1).argmax(axis=1)
     return masks.reshape(len(masks), -1)[np.arange(len(masks)), highest]
 
 
-def positive_share(found: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Return, for each map, the share of what is above 0 that lies in the mask, (n,); NaN for none.
+def positive_share(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Return the share of each map's positive values that lies in the mask, (n,); NaN for none.
 
     Args:
-        found: maps (n, 96, 96).
-        masks: bool (n, 96, 96).
+        maps: (n, side, side).
+        masks: bool (n, side, side).
     """
-    positive = np.maximum(found, 0)
+    positive = np.maximum(maps, 0)
     total = positive.sum(axis=(1, 2))
     inside = (positive * masks).sum(axis=(1, 2))
-    return np.divide(inside, total, out=np.full(len(found), np.nan), where=total > 0)
+    return np.divide(inside, total, out=np.full(len(maps), np.nan), where=total > 0)
 
 
-def centre_mask(count: int) -> np.ndarray:
-    """Return masks of the labelled centre square, bool (count, 96, 96)."""
-    masks = np.zeros((count, PATCH_PX, PATCH_PX), bool)
-    masks[:, CENTRE, CENTRE] = True
+def centre_mask(count: int, task: Task = PCAM) -> np.ndarray:
+    """Return masks of the labelled centre square, bool (count, side, side).
+
+    Raises:
+        InputError: the task's label is about the whole patch.
+    """
+    if task.centre_px is None:
+        raise InputError(f"task {task.name} has no centre square: its label is of the whole patch.")
+    masks = np.zeros((count, *task.shape[:2]), bool)
+    masks[:, task.centre, task.centre] = True
     return masks
 
 
-def without(model: keras.Model, patches: np.ndarray) -> pd.DataFrame:
-    """Return probabilities of patches as they are, with the centre alone, and without it.
+def ablate_centre(
+    model: keras.Model, patches: np.ndarray, target: int | None = None
+) -> pd.DataFrame:
+    """Return probabilities of patches whose centre, or whose surroundings, are hidden.
 
-    What is taken away is blurred, and once more replaced by another patch of the batch, the next.
+    What is hidden is blurred in one column, and replaced by that of the next patch of the batch in
+    another.
 
     Args:
         model: a classifier.
-        patches: (n, 96, 96, 3), RGB 0..255.
+        patches: (n, side, side, 3), RGB 0..255.
+        target: the class whose probability is returned, see `explain.maps`.
 
     Returns:
         A row a patch: `whole`, `surroundings blurred`, `surroundings of another`,
         `centre blurred`, `centre of another`.
+
+    Raises:
+        InputError: the task has no centre square.
     """
     patches = np.asarray(patches, "float32")
-    centre = centre_mask(len(patches))[..., None]
+    targets = methods.targets(model, patches, target)
+    centre = centre_mask(len(patches), classifier.task_of(model))[..., None]
     others = {"blurred": methods.blurred(patches), "of another": np.roll(patches, 1, axis=0)}
-    changed = {"whole": patches}
-    changed |= {f"surroundings {n}": np.where(centre, patches, o) for n, o in others.items()}
-    changed |= {f"centre {n}": np.where(centre, o, patches) for n, o in others.items()}
+    ablated = {"whole": patches}
+    ablated |= {f"surroundings {n}": np.where(centre, patches, o) for n, o in others.items()}
+    ablated |= {f"centre {n}": np.where(centre, o, patches) for n, o in others.items()}
     return pd.DataFrame(
-        {name: scipy.special.expit(methods.log_odds(model, each)) for name, each in changed.items()}
+        {
+            name: scipy.special.expit(methods.log_odds_of(model, each, targets))
+            for name, each in ablated.items()
+        }
     )
 
 
-def without_summary(changed: pd.DataFrame, labels: np.ndarray) -> pd.DataFrame:
-    """Return what `without` found: the mean of each class, and the AUC, with 95 % intervals.
+def ablation_summary(
+    ablated: pd.DataFrame, labels: np.ndarray, classes: Sequence[str] = PCAM.classes
+) -> pd.DataFrame:
+    """Return the mean probability of each class and, of two classes, the AUC, with 95 % intervals.
 
     Args:
-        changed: what `without` returned.
-        labels: (n,) of 0 and 1, both among them.
+        ablated: what `ablate_centre` returned.
+        labels: (n,), indices of classes; all of them occur.
+        classes: names of the classes.
     """
     labels = np.asarray(labels)
     rows = {
         name: {
-            column: text(mean_with_interval(changed[column][labels == label])) for column in changed
+            column: format_interval(mean_with_interval(ablated[column][labels == label]))
+            for column in ablated
         }
-        for label, name in enumerate(("normal", "tumour"))
+        for label, name in enumerate(classes)
     }
-    aucs = {column: evaluation.auc_interval(labels, changed[column]) for column in changed}
-    rows["AUC"] = {
-        column: f"{auc:.3f} ({low:.3f} to {high:.3f})" for column, (auc, low, high) in aucs.items()
-    }
+    if len(classes) == 2:
+        aucs = {column: evaluation.auc_interval(labels, ablated[column]) for column in ablated}
+        rows["AUC"] = {
+            column: f"{auc:.3f} ({low:.3f} to {high:.3f})"
+            for column, (auc, low, high) in aucs.items()
+        }
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def right_and_wrong(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Return the rows of up to eight patches: two each, from right and sure to wrong and sure."""
+    """Return the rows of up to eight patches, ordered by the probability of their true class.
+
+    Two each: correct and most certain, correct and least certain, wrong and least certain, wrong
+    and most certain.
+
+    Args:
+        labels: (n,), indices of classes.
+        probabilities: (n,) of the second of two classes, or (n, classes).
+    """
     labels, probabilities = np.asarray(labels), np.asarray(probabilities)
-    for_truth = np.where(labels == 1, probabilities, 1 - probabilities)
-    order = np.argsort(-for_truth, kind="stable")
-    right, wrong = order[for_truth[order] >= 0.5], order[for_truth[order] < 0.5]
+    if probabilities.ndim == 1:
+        probabilities = np.stack([1 - probabilities, probabilities], axis=1)
+    of_truth = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0]
+    is_right = of_truth >= probabilities.max(axis=1)
+    order = np.argsort(-of_truth, kind="stable")
+    right, wrong = order[is_right[order]], order[~is_right[order]]
     chosen = np.concatenate([right[:2], right[-2:], wrong[:2], wrong[-2:]])
     return np.array(list(dict.fromkeys(chosen.tolist())), int)
 
 
-def additivity(model: keras.Model, patches: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Return by how much each map's sum misses the log-odds minus those of the blurred patch."""
-    added = methods.log_odds(model, patches) - methods.log_odds(model, methods.blurred(patches))
-    return np.abs(found.sum(axis=(1, 2)) - added)
+def additivity_error(
+    model: keras.Model, patches: np.ndarray, maps: np.ndarray, target: int | None = None
+) -> np.ndarray:
+    """Return how far each map's sum is from the log-odds minus those of the blurred patch, (n,)."""
+    targets = methods.targets(model, patches, target)
+    whole, hidden = (
+        methods.log_odds_of(model, each, targets) for each in (patches, methods.blurred(patches))
+    )
+    return np.abs(maps.sum(axis=(1, 2)) - (whole - hidden))
 
 
 def mean_with_interval(values, name: str = "mean") -> dict[str, float]:
@@ -255,62 +334,7 @@ def mean_with_interval(values, name: str = "mean") -> dict[str, float]:
     return {name: float(values.mean()), "low": float(low), "high": float(high)}
 
 
-def ranking(
-    model: keras.Model, patches: np.ndarray, found: dict[str, np.ndarray], random: pd.DataFrame
-) -> pd.DataFrame:
-    """Return a row for each method and control: what the checks on any patches say.
-
-    Args:
-        model: a classifier.
-        patches: (n, 96, 96, 3), RGB 0..255.
-        found: what `maps` returned for them.
-        random: what `randomisation` returned.
-
-    Returns:
-        Index the method; `faithfulness` (insertion minus deletion), `more than random` (that, minus
-        the random map's, patch by patch), `after randomisation` (correlation when every layer is
-        random), `centre` (share of what is above 0 in the centre 32×32 px: a ninth by chance) and
-        `additivity` (largest miss, log-odds), the first four with their 95 % intervals as text.
-    """
-    scores = {name: faithfulness(curves(model, patches, each)) for name, each in found.items()}
-    last = random[random["layers"] == random["layers"].max()].set_index("method")
-    rows = {}
-    for name, each in found.items():
-        added = name in ("integrated gradients", "SHAP")
-        rows[name] = {
-            "faithfulness": text(mean_with_interval(scores[name])),
-            "more than random": text(mean_with_interval(scores[name] - scores["random map"])),
-            "after randomisation": text(last.loc[name].to_dict()) if name in last.index else "",
-            "centre": text(mean_with_interval(positive_share(each, centre_mask(len(patches))))),
-            "additivity": f"{additivity(model, patches, each).max():.3f}" if added else "",
-        }
-    return pd.DataFrame.from_dict(rows, orient="index")
-
-
-def localisation(found: dict[str, np.ndarray], masks: np.ndarray) -> pd.DataFrame:
-    """Return a row for each method and control: how well it finds what the masks mark.
-
-    Args:
-        found: what `maps` returned.
-        masks: bool (n, 96, 96), such as the tumour's nuclei of synthetic patches.
-
-    Returns:
-        Index the method, and "area" for the share of the patch that the masks cover, which is what
-        a map without knowledge scores; `pointing game` and `share inside`, with 95 % intervals.
-    """
-    area = text(mean_with_interval(masks.mean(axis=(1, 2))))
-    rows = {
-        name: {
-            "pointing game": text(mean_with_interval(pointing(each, masks))),
-            "share inside": text(mean_with_interval(positive_share(each, masks))),
-        }
-        for name, each in found.items()
-    }
-    rows["area"] = {"pointing game": area, "share inside": area}
-    return pd.DataFrame.from_dict(rows, orient="index")
-
-
-def text(interval: dict[str, float]) -> str:
-    """Return a mean and its interval as text, such as "0.81 (0.75–0.86)"."""
+def format_interval(interval: dict[str, float]) -> str:
+    """Return a mean and its interval as text, such as "0.81 (0.75 to 0.86)"."""
     mean = interval.get("mean", interval.get("correlation"))
     return f"{mean:.2f} ({interval['low']:.2f} to {interval['high']:.2f})"

@@ -4,8 +4,9 @@ import pandas as pd
 import pytest
 
 from pcam_tf import explain
-from pcam_tf.explain import checks
+from pcam_tf.explain import check_tables, checks, methods
 from pcam_tf.figures import explanation_plots
+from pcam_tf.task import PCAM
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def centre_model():
 
 def red_centres(count=4):
     batch = np.random.default_rng(0).uniform(0, 80, (count, 96, 96, 3)).astype("float32")
-    batch[:, checks.CENTRE, checks.CENTRE, 0] = 200
+    batch[:, PCAM.centre, PCAM.centre, 0] = 200
     return batch
 
 
@@ -45,7 +46,7 @@ def test_curves_end_at_the_patch_and_at_the_blurred_patch(centre_model):
     batch = red_centres()
     curves = checks.curves(centre_model, batch, checks.centre_mask(4).astype("float32"))
     whole = centre_model.predict_on_batch(batch)[:, 0]
-    hidden = centre_model.predict_on_batch(explain.blurred(batch))[:, 0]
+    hidden = centre_model.predict_on_batch(methods.blurred(batch))[:, 0]
     for name, first, last in (("deletion", whole, hidden), ("insertion", hidden, whole)):
         np.testing.assert_allclose(curves[name][:, 0], first, atol=1e-5)
         np.testing.assert_allclose(curves[name][:, -1], last, atol=1e-5)
@@ -53,9 +54,9 @@ def test_curves_end_at_the_patch_and_at_the_blurred_patch(centre_model):
 
 def test_a_call_of_normal_is_explained_by_what_speaks_against_tumour(centre_model):
     batch = np.full((4, 96, 96, 3), 255, "float32")
-    batch[:, checks.CENTRE, checks.CENTRE, 0] = 160  # too little for tumour, once it is not blurred
+    batch[:, PCAM.centre, PCAM.centre, 0] = 160  # too little for tumour, once it is not blurred
     right = -checks.centre_mask(4).astype("float32")
-    assert (explain.log_odds(centre_model, batch) < 0).all()
+    assert (methods.log_odds(centre_model, batch) < 0).all()
     assert checks.faithfulness(checks.curves(centre_model, batch, right)).mean() > 0.05
 
 
@@ -98,11 +99,11 @@ def test_pointing_and_shares():
     assert masks.mean() == pytest.approx(1 / 9)
 
 
-def test_without_tells_which_part_of_a_patch_counts(centre_model):
+def test_ablation_shows_which_part_of_a_patch_counts(centre_model):
     batch = red_centres()
     batch[1, ..., 0] = 10  # what the first patch's centre is replaced by comes from the last
     batch[3, ..., 0] = 10
-    changed = checks.without(centre_model, batch).loc[[0, 2]]
+    changed = checks.ablate_centre(centre_model, batch).loc[[0, 2]]
     assert (changed["whole"] > 0.9).all()
     np.testing.assert_allclose(changed["surroundings of another"], changed["whole"], atol=1e-6)
     np.testing.assert_allclose(changed["surroundings blurred"], changed["whole"], atol=1e-6)
@@ -110,9 +111,9 @@ def test_without_tells_which_part_of_a_patch_counts(centre_model):
     assert (changed["centre blurred"] < changed["whole"]).all()
 
 
-def test_the_summary_of_without_has_a_row_for_each_class_and_the_auc():
+def test_the_summary_of_an_ablation_has_a_row_for_each_class_and_the_auc():
     changed = pd.DataFrame({"whole": [0.1, 0.2, 0.8, 0.9], "centre blurred": [0.5, 0.7, 0.6, 0.4]})
-    table = checks.without_summary(changed, [0, 0, 1, 1])
+    table = checks.ablation_summary(changed, [0, 0, 1, 1])
     assert list(table.index) == ["normal", "tumour", "AUC"]
     assert table["whole"]["normal"].startswith("0.15 (")
     assert table["whole"]["tumour"].startswith("0.85 (")
@@ -127,7 +128,7 @@ def test_the_tables_rank_a_knowing_map_above_the_controls(centre_model):
         "integrated gradients": explain.maps(centre_model, batch, "integrated gradients"),
     } | {name: control(centre_model, batch) for name, control in checks.CONTROLS.items()}
     random = checks.randomisation(centre_model, batch[:1], ["HiResCAM, 8 px"])
-    table = checks.ranking(centre_model, batch, found, random)
+    table = check_tables.ranking(centre_model, batch, found, random)
     assert list(table.index) == list(found)
     assert (
         float(table["centre"]["HiResCAM, 8 px"][:4]) > 0.8
@@ -135,7 +136,7 @@ def test_the_tables_rank_a_knowing_map_above_the_controls(centre_model):
     assert table["more than random"]["random map"] == "0.00 (0.00 to 0.00)"
     assert float(table["faithfulness"]["HiResCAM, 8 px"][:4]) > 0.4
     assert table["after randomisation"]["edges"] == table["additivity"]["edges"] == ""
-    where = checks.localisation(found, checks.centre_mask(4))
+    where = check_tables.localisation(found, checks.centre_mask(4))
     assert where["pointing game"]["HiResCAM, 8 px"] == "1.00 (1.00 to 1.00)"
     assert where["share inside"]["area"].startswith("0.11")
 

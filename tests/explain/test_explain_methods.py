@@ -1,11 +1,16 @@
+import sys
+
 import keras
 import numpy as np
 import pytest
+import scipy.special
+import tiny_training
 
 from pcam_tf import explain
 from pcam_tf.errors import InputError
-from pcam_tf.explain import checks, methods
+from pcam_tf.explain import check_tables, checks, graph, methods
 from pcam_tf.models import backbones, classifier
+from pcam_tf.task import Task
 
 
 def patches(count=3):
@@ -37,8 +42,8 @@ def expected_of(batch):
 
 
 def test_log_odds_are_those_of_the_probability(linear):
-    batch = patches(explain.BATCH_SIZE + 2)
-    log_odds = explain.log_odds(linear, batch)
+    batch = patches(methods.BATCH_SIZE + 2)
+    log_odds = methods.log_odds(linear, batch)
     np.testing.assert_allclose(log_odds, expected_of(batch), atol=1e-5)
     np.testing.assert_allclose(
         1 / (1 + np.exp(-log_odds)), linear.predict_on_batch(batch)[:, 0], atol=1e-6
@@ -50,7 +55,7 @@ def test_log_odds_do_not_saturate_where_the_probability_does(linear):
     changed.set_weights(linear.get_weights())
     changed.get_layer("end").set_weights([np.float32([[0.01], [-0.01]]), np.float32([40])])
     assert changed.predict_on_batch(patches())[0, 0] == 1
-    np.testing.assert_allclose(explain.log_odds(changed, patches()), 40, atol=1)
+    np.testing.assert_allclose(methods.log_odds(changed, patches()), 40, atol=1)
     assert np.abs(explain.maps(changed, patches(), "integrated gradients")).max() > 0
 
 
@@ -75,7 +80,7 @@ def test_attributions_add_up_to_what_blurring_takes_away(linear, method, few_eva
     batch = patches(2)
     batch[:, 32:64, 32:64, 0] = 250
     found = explain.maps(linear, batch, method)
-    assert checks.additivity(linear, batch, found).max() < 1e-3
+    assert checks.additivity_error(linear, batch, found).max() < 1e-3
     # Blurring spreads the square's red: what is lost lies inside.
     assert found[:, 40:56, 40:56].mean() > found[:, :16, :16].mean()
 
@@ -88,7 +93,17 @@ def test_maps_cover_what_a_cropped_model_sees_and_nothing_else(monkeypatch):
         assert np.ptp(found[:, 16:80, 16:80]) > 0, method
 
 
-@pytest.mark.parametrize("backbone", sorted(backbones.BACKBONES))
+# Small networks stand for all in the ordinary run; building the others takes seconds each.
+ORDINARY = {"EfficientNetLite0", "MobileNetV3Small"}
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        pytest.param(name, marks=[] if name in ORDINARY else pytest.mark.slow)
+        for name in sorted(backbones.BACKBONES)
+    ],
+)
 def test_every_registered_backbone_is_explained(backbone):
     try:
         model = classifier.build(backbone=backbone, weights=None, resize_px=None)
@@ -98,7 +113,7 @@ def test_every_registered_backbone_is_explained(backbone):
     for name, stride in (("Grad-CAM", None), ("HiResCAM, 16 px", 16), ("HiResCAM, 8 px", 8)):
         found = explain.maps(model, patches(1), name)
         assert found.shape == (1, 96, 96) and np.isfinite(found).all()
-        before, _, _ = explain._at_stride(model, stride)
+        before, _, _ = graph.at_stride(model, stride)
         sides[name] = before(patches(1)).shape[1]
     assert sides["Grad-CAM"] < sides["HiResCAM, 16 px"] < sides["HiResCAM, 8 px"]
     assert sides["HiResCAM, 8 px"] >= 12
@@ -147,6 +162,8 @@ def test_no_patches_no_maps(linear):
 def test_what_cannot_be_explained_is_said(linear):
     with pytest.raises(InputError, match="did you mean 'Grad-CAM'"):
         explain.maps(linear, patches(1), "GradCAM")
+    with pytest.raises(InputError, match="class 2 does not exist: choose 0 to 1"):
+        explain.maps(linear, patches(1), target=2)
     with pytest.raises(InputError, match=r"give \(n, 96, 96, 3\)"):
         explain.maps(linear, patches(1)[0])
     two = keras.Sequential(
@@ -161,5 +178,96 @@ def test_what_cannot_be_explained_is_said(linear):
             keras.layers.Dense(1, activation="sigmoid"),
         ]
     )
-    with pytest.raises(InputError, match="no feature map"):
+    with pytest.raises(InputError, match="need a feature map"):
         explain.maps(flat, patches(1), "HiResCAM, 8 px")
+
+
+TASK = Task("shapes", ("discs", "stripes", "squares"), side_px=64, mpp=1.0)
+
+
+@pytest.fixture(scope="module")
+def three_classes():
+    """Return a classifier of three classes and 64 px that predicts more than one of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(backbones.BACKBONES, "Tiny", tiny_training.TINY)
+        model = classifier.build(TASK, backbone="Tiny", weights=None)
+    head = classifier.head_layers(model)[-1]
+    kernel = np.random.default_rng(0).normal(size=head.kernel.shape)
+    features = classifier.feature_extractor(model).predict_on_batch(small_patches())
+    head.set_weights([kernel, -(features @ kernel).mean(axis=0)])
+    return model
+
+
+def small_patches(count=6):
+    rng = np.random.default_rng(0)
+    return rng.uniform(0, rng.uniform(50, 255, (count, 1, 1, 3)), (count, 64, 64, 3))
+
+
+def test_log_odds_are_of_a_class_against_the_rest(three_classes):
+    probabilities = three_classes.predict_on_batch(small_patches())
+    for target in range(3):
+        log_odds = methods.log_odds(three_classes, small_patches(), target)
+        expected = scipy.special.logit(probabilities[:, target].astype("float64"))
+        np.testing.assert_allclose(log_odds, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("method", ["Grad-CAM", "HiResCAM, 8 px", "integrated gradients", "SHAP"])
+def test_a_chosen_class_is_explained_or_the_most_probable(three_classes, method, few_evaluations):
+    batch = small_patches()[:3]
+    maps = [explain.maps(three_classes, batch, method, target) for target in range(3)]
+    assert maps[0].shape == (3, 64, 64)
+    assert all(np.ptp(each) > 0 for each in maps) and not np.allclose(maps[0], maps[1])
+    if method in ("integrated gradients", "SHAP"):
+        for target in range(3):
+            error = checks.additivity_error(three_classes, batch, maps[target], target)
+            assert error.max() < 5e-3
+    predicted = three_classes.predict_on_batch(batch).argmax(axis=1)
+    default = explain.maps(three_classes, batch, method)
+    for row, target in enumerate(predicted):
+        np.testing.assert_allclose(default[row], maps[target][row], rtol=1e-3, atol=1e-5)
+
+
+def test_the_patches_of_the_fixture_are_of_several_predicted_classes(three_classes):
+    assert len(set(methods.targets(three_classes, small_patches()))) > 1
+
+
+def test_the_first_of_two_classes_is_explained_with_the_opposite_sign(linear):
+    np.testing.assert_array_equal(
+        explain.maps(linear, patches(), target=0), -explain.maps(linear, patches(), target=1)
+    )
+    np.testing.assert_array_equal(
+        explain.maps(linear, patches()), explain.maps(linear, patches(), target=1)
+    )
+
+
+def test_the_checks_take_any_task(three_classes):
+    batch = small_patches().astype("float32")
+    maps = checks.maps(three_classes, batch, names=["HiResCAM, 8 px", "random map", "edges"])
+    curves = checks.curves(three_classes, batch, maps["HiResCAM, 8 px"])
+    whole = three_classes.predict_on_batch(batch).max(axis=1)
+    np.testing.assert_allclose(curves["insertion"][:, -1], whole, atol=1e-5)
+    random = checks.randomisation(three_classes, batch[:2], ["HiResCAM, 8 px"])
+    table = check_tables.ranking(three_classes, batch, maps, random)
+    assert "centre" not in table and list(table.index) == list(maps)
+    with pytest.raises(InputError, match="no centre square"):
+        checks.ablate_centre(three_classes, batch)
+
+
+def test_tokens_are_explained_by_the_methods_that_need_no_feature_map():
+    patch = tensor = keras.Input((96, 96, 3))
+    tensor = keras.layers.Rescaling(1 / 255)(tensor)
+    tensor = keras.layers.Conv2D(4, 16, strides=16)(tensor)
+    tensor = keras.layers.Reshape((36, 4))(tensor)
+    tensor = keras.layers.Dense(4, activation="relu")(tensor)
+    tensor = keras.layers.GlobalAveragePooling1D()(tensor)
+    model = keras.Model(patch, keras.layers.Dense(1, activation="sigmoid")(tensor))
+    for method in ("Grad-CAM", "HiResCAM, 16 px", "HiResCAM, 8 px"):
+        with pytest.raises(InputError, match="choose integrated gradients or SHAP"):
+            explain.maps(model, patches(1), method)
+    assert np.ptp(explain.maps(model, patches(1), "integrated gradients")) > 0
+
+
+def test_a_missing_shap_names_the_extra(linear, monkeypatch):
+    monkeypatch.setitem(sys.modules, "shap", None)
+    with pytest.raises(InputError, match=r"pip install 'pcam_tf\[explain\]'"):
+        explain.maps(linear, patches(1), "SHAP")

@@ -1,0 +1,174 @@
+"""A classifier as the functions that explanations need: logits, and slopes of log-odds.
+
+Gradients are TensorFlow's; Keras has none of its own. A function takes seconds to build and trace,
+so it is kept for the next call. It shares its weights with the model: a model that was trained
+further is explained as it is now.
+"""
+
+import functools
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from pcam_tf.errors import InputError
+
+
+def log_odds(logits, targets):
+    """Return the log-odds of a class against the rest, (n,).
+
+    Args:
+        logits: (n, 1) of the second of two classes, or (n, classes).
+        targets: int32 (n,), the index of a class for each patch.
+    """
+    if logits.shape[-1] == 1:
+        return logits[:, 0] * ops.cast(2 * targets - 1, logits.dtype)
+    chosen = ops.one_hot(targets, logits.shape[-1], dtype=logits.dtype)
+    # The logit of the chosen class drops out of the sum over the rest.
+    return ops.sum(logits * chosen, axis=-1) - ops.logsumexp(logits - 1e9 * chosen, axis=-1)
+
+
+@functools.lru_cache(maxsize=8)
+def to_logits(model: keras.Model):
+    """Return the function of patches (n, side, side, 3) to logits (n, outputs), float32.
+
+    Raises:
+        InputError: the model does not end in a sigmoid of one unit or a softmax of several.
+    """
+    head, patches, before_head = _ends(model)
+    before = keras.Model(patches, before_head)
+    return _compiled(before, lambda tensor: _logits(before, head, tensor))
+
+
+@functools.lru_cache(maxsize=8)
+def to_slopes(model: keras.Model):
+    """Return the function of patches and targets (n,) to slopes of log-odds, like the patches.
+
+    Raises:
+        InputError: as `to_logits`.
+    """
+    head, patches, before_head = _ends(model)
+    return _slopes(keras.Model(patches, before_head), head)
+
+
+@functools.lru_cache(maxsize=8)
+def at_stride(model: keras.Model, stride: int | None):
+    """Split a classifier at its last feature map with a step of `stride` px, or at its last.
+
+    Returns:
+        The function of patches to the feature map (n, height, width, channels); the function of the
+        feature map and targets (n,) to slopes of log-odds, like the feature map; and the side in
+        pixels of the part of a patch that the network sees.
+
+    Raises:
+        InputError: the model has no feature map, or as `to_logits`.
+    """
+    head, patches, before_head = _ends(model)
+    _, calls = _opened(model)
+    seen_px = network_px = patches.shape[1]
+    for layer, tensor in calls:
+        if isinstance(layer, keras.layers.CenterCrop):
+            seen_px = network_px = layer.compute_output_shape(tensor.shape)[1]
+        if isinstance(layer, keras.layers.Resizing):
+            network_px = layer.compute_output_shape(tensor.shape)[1]
+    side = 0 if stride is None else -(-network_px // stride)
+    # The last of that side lies on every path to the head, but for unusual backbones.
+    for features in reversed([each for each in _feature_maps(calls) if each.shape[1] >= side]):
+        try:
+            after = keras.Model(features, before_head)
+        except ValueError:
+            continue
+        before = keras.Model(patches, features)
+        forward = _compiled(before, functools.partial(before, training=False))
+        return forward, _slopes(after, head), seen_px
+    raise InputError(
+        "Grad-CAM and HiResCAM need a feature map (batch, height, width, channels), which this "
+        "model does not have: choose integrated gradients or SHAP."
+    )
+
+
+def _feature_maps(calls):
+    """Return the feature maps among the tensors of a model; none if it goes on with tokens."""
+    ranks = [len(getattr(tensor, "shape", ())) for _, tensor in calls]
+    # What comes before the first layer with weights is the patch, cropped and scaled.
+    first = next((index for index, (layer, _) in enumerate(calls) if layer.weights), 0) + 1
+    maps = [index for index, rank in enumerate(ranks) if rank == 4 and index >= first]
+    if not maps or 3 in ranks[maps[-1] :]:
+        return []
+    return [calls[index][1] for index in maps]
+
+
+def _ends(model):
+    """Return a classifier's last layer, its input, and what goes into the last layer."""
+    patches, calls = _opened(model)
+    head, before_head = calls[-1]
+    expected = (
+        keras.activations.sigmoid if model.output_shape[-1] == 1 else keras.activations.softmax
+    )
+    if not isinstance(head, keras.layers.Dense) or head.activation is not expected:
+        raise InputError(
+            "only a model that ends in Dense(1, activation='sigmoid') or "
+            "Dense(classes, activation='softmax') is explained."
+        )
+    return head, patches, before_head
+
+
+@functools.lru_cache(maxsize=8)
+def _opened(model):
+    """Return a classifier's input, and each of its layers with the tensor that goes into it.
+
+    Nested models are opened: their own tensors belong to a graph that is cut off from the model's.
+    """
+    patches = keras.Input(model.inputs[0].shape[1:], dtype=model.inputs[0].dtype)
+    calls = []
+    _replay(model, patches, calls)
+    return patches, calls
+
+
+def _replay(model, tensor, calls):
+    """Call the layers of a model, the same ones, anew on `tensor`; return the last one's output."""
+    outputs = []
+
+    def call(layer, tensor, *rest, **options):
+        if isinstance(layer, keras.Model) and getattr(layer, "inputs", None):
+            outputs.append(_replay(layer, tensor, calls))
+        else:
+            calls.append((layer, tensor))
+            outputs.append(layer(tensor, *rest, **options))
+        return outputs[-1]
+
+    if isinstance(model, keras.Sequential):
+        for layer in model.layers:
+            tensor = call(layer, tensor)
+    else:
+        keras.models.clone_model(
+            model,
+            input_tensors=keras.tree.map_structure(lambda _: tensor, model.input),
+            clone_function=lambda layer: layer,
+            call_function=call,
+        )
+    return outputs[-1]
+
+
+def _compiled(model, function, *more):
+    """Return a function of a batch of what `model` takes, compiled once for batches of any size."""
+    signature = [tf.TensorSpec(model.input.shape, model.input.dtype), *more]
+    return tf.function(function, input_signature=signature)
+
+
+def _logits(before, head, tensor):
+    """Return what goes into the head's sigmoid or softmax, which would flatten all slopes."""
+    features = ops.cast(before(tensor, training=False), "float32")
+    return ops.matmul(features, head.kernel) + head.bias
+
+
+def _slopes(before, head):
+    """Return the function of a tensor and targets (n,) to the slopes of log-odds."""
+
+    def slopes(tensor, targets):
+        with tf.GradientTape() as tape:
+            tape.watch(tensor)
+            value = log_odds(_logits(before, head, tensor), targets)
+        return tape.gradient(value, tensor)
+
+    return _compiled(before, slopes, tf.TensorSpec((None,), "int32"))
