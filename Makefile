@@ -1,4 +1,4 @@
-# make reproduce   notebooks 01 to 06 on synthetic patches, from nothing to a table of results
+# make reproduce   all notebooks on synthetic patches, from nothing to a table of results
 # make test        ruff, pytest, and every notebook executed
 # make test-all    the same, and the slow tests that a release needs
 # make bench       ours against what a user would do instead: DATA_DIR=DIR make bench

@@ -22,8 +22,8 @@ MAIN_FIGURES = (
     "11_under_shift",
 )
 WIDTH_PX = 1000
-PATCHES_WIDTH_PX = 560  # tissue compresses badly
-COLOURS = 64
+PATCHES_WIDTH_PX = 520  # tissue compresses badly
+LARGEST_BYTES = 98_000
 
 
 def make_picture(name: str) -> Path:
@@ -32,9 +32,11 @@ def make_picture(name: str) -> Path:
         width = PATCHES_WIDTH_PX if name.endswith("_patches") else WIDTH_PX
         size = (width, round(figure.height * width / figure.width))
         small = figure.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-    small = small.quantize(COLOURS, dither=Image.Dither.NONE)
     path = FIGURES_DIR / f"{name[:2]}_opening.png"
-    small.save(path, optimize=True)
+    for colours in (256, 128, 64, 32):
+        small.quantize(colours, kmeans=3, dither=Image.Dither.NONE).save(path, optimize=True)
+        if path.stat().st_size < LARGEST_BYTES:
+            break
     return path
 
 
