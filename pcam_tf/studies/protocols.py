@@ -23,6 +23,7 @@ from pcam_tf.data import audit
 from pcam_tf.errors import InputError
 from pcam_tf.files import written_whole
 from pcam_tf.models import classifier, engines
+from pcam_tf.task import PCAM
 from pcam_tf.training import recipes
 
 HELD_OUT = "held out"
@@ -52,7 +53,7 @@ def recipe_of(preset: str) -> recipes.Recipe:
     """
     return dataclasses.replace(
         recipes.preset(preset),
-        crop_px=32 if preset == "smoke" else 96,
+        crop_px=PCAM.centre_px if preset == "smoke" else PCAM.side_px,
         resize_px=None,
         unresized_epochs=0,
         dropout=0.2,
@@ -204,7 +205,7 @@ def overlapping(grey: np.ndarray, features: np.ndarray) -> np.ndarray:
     featureless patches, which resemble each other anyway, are left out.
 
     Args:
-        grey: (n, 96, 96) float, grey levels 0..255.
+        grey: (n, side, side) float, grey levels 0..255.
         features: (n, d) of any network; cosine similarity chooses the candidates.
 
     Returns:
