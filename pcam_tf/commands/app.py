@@ -1,0 +1,39 @@
+"""The command that serves the web page."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pcam_tf.commands import options
+
+
+def app(
+    model: options.Model = None,
+    engine: options.Engine = None,
+    host: Annotated[str, typer.Option(metavar="HOST", help="The address to listen on.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(metavar="PORT", help="0 for any free one.")] = 7860,
+    auth: Annotated[
+        str | None,
+        typer.Option(
+            metavar="USER:FILE",
+            help="Ask for this user and the password in FILE. Needed if others can reach the host.",
+        ),
+    ] = None,
+    reviews: Annotated[
+        Path | None,
+        typer.Option(metavar="CSV", help="Append what reviewers accept and correct to this file."),
+    ] = None,
+) -> None:
+    """Serve the web page for pathologists."""
+    from pcam_tf.app import serve
+
+    # Before the model is loaded, which takes a while.
+    user_and_password = serve.login(auth, host)
+
+    from pcam_tf.app import findings, page
+
+    blocks = page.build(findings.load_reader(model, engine), reviews)
+    serve.serve(blocks, host=host, port=port, auth=user_and_password)

@@ -1,0 +1,161 @@
+"""Commands about predictions tables: evaluate one, compare two, describe the errors."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pcam_tf.commands import options
+from pcam_tf.errors import InputError
+
+
+def evaluate(
+    predictions: Annotated[
+        Path | None, typer.Argument(metavar="PREDICTIONS", help="A predictions table.")
+    ] = None,
+    compared: Annotated[
+        tuple[Path, Path] | None, typer.Option("--compare", metavar="A B", hidden=True)
+    ] = None,
+    validation: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="TABLE",
+            help="The predictions table of the validation split, which thresholds are chosen on.",
+        ),
+    ] = None,
+    latest: Annotated[
+        bool,
+        typer.Option(
+            "--latest",
+            help="If several rows have the same id, use the last one, as in a file of reviews "
+            "from the web page.",
+        ),
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="JSON", help="The report to write. Default: beside the table."),
+    ] = None,
+) -> str:
+    """Write a report on a predictions table, with 95 % intervals."""
+    from pcam_tf import evaluation
+    from pcam_tf.app import reviews
+    from pcam_tf.evaluation import report_text
+
+    validation = validation or []
+    if compared:
+        _check_comparison(predictions, validation)
+        return compare(*compared, tuple(validation) or None, output)
+    if predictions is None:
+        raise InputError("give a predictions table.")
+    if len(validation) > 1:
+        raise InputError("one predictions table needs one validation table.")
+    table = (reviews.latest if latest else evaluation.read_predictions)(predictions)
+    chosen_on = evaluation.read_predictions(validation[0]) if validation else None
+    report = evaluation.report(table, validation=chosen_on)
+    output = output or predictions.with_suffix(".report.json")
+    _write_report(report, table, chosen_on, title=str(predictions), output=output)
+    text = report_text.format_report(report, title=str(predictions))
+    return f"{text}\nreport in {output} and, with figures, in {output.with_suffix('.html')}"
+
+
+def _check_comparison(predictions, validation):
+    if predictions is not None:
+        raise InputError("--compare takes two tables and no other: leave out the first one.")
+    if len(validation) not in (0, 2):
+        raise InputError("--compare needs two validation tables, one for each model, or none.")
+
+
+def _write_report(report, predictions, validation, *, title, output):
+    from pcam_tf.figures import html_report
+    from pcam_tf.files import write_json, written_whole
+
+    write_json(output, report)
+    with written_whole(output.with_suffix(".html")) as temporary:
+        text = html_report.page(report, predictions, title=title, validation=validation)
+        temporary.write_text(text, encoding="utf-8")
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="A predictions table.")],
+    second: Annotated[
+        Path, typer.Argument(metavar="B", help="Another model's, of the same patches.")
+    ],
+    validation: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            metavar="VA VB",
+            help="The tables of the validation split, to choose each model's threshold on. "
+            "Default: the threshold 0.5 for both.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="JSON", help="Also write the comparison as JSON.")
+    ] = None,
+) -> str:
+    """Compare two models on the same patches, with 95 % intervals.
+
+    Tests: DeLong for AUC, McNemar for accuracy; the intervals come from a paired bootstrap.
+    """
+    from pcam_tf import evaluation
+    from pcam_tf.evaluation import comparison, report_text
+    from pcam_tf.files import write_json
+
+    tables = [evaluation.read_predictions(path) for path in (first, second)]
+    thresholds = tuple(_threshold(path) for path in validation or (None, None))
+    compared = comparison.compare(*tables, thresholds=thresholds)
+    text = report_text.format_comparison(compared, names=(str(first), str(second)))
+    if output:
+        write_json(output, compared)
+        text += f"\ncomparison in {output}"
+    return text
+
+
+def _threshold(validation):
+    """Return the main operating point of a validation table, or 0.5 without one."""
+    from pcam_tf import evaluation
+    from pcam_tf.evaluation import reports
+
+    if validation is None:
+        return 0.5
+    table = evaluation.read_predictions(validation)
+    return evaluation.operating_points(table)[reports.MAIN_OPERATING_POINT]
+
+
+def errors(
+    predictions: Annotated[
+        Path, typer.Argument(metavar="PREDICTIONS", help="A predictions table of the split.")
+    ],
+    data_dir: options.DataDir = None,
+    split: options.Split = "test",
+    validation: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="TABLE",
+            help="The predictions table of the validation split, which the threshold is chosen "
+            "on. Default: the threshold 0.5.",
+        ),
+    ] = None,
+    figure: options.Figure = None,
+) -> str:
+    """Describe what the misclassified patches have in common."""
+    from pcam_tf import data, evaluation, figures
+    from pcam_tf.evaluation import reports
+    from pcam_tf.figures import study_plots
+    from pcam_tf.studies import hard_tissue
+
+    table = evaluation.read_predictions(predictions)
+    threshold = _threshold(validation)
+    batches = data.batches(options.open_source(data_dir), split, batch_size=256)
+    measures = hard_tissue.measure(data.arrays(batches))
+    by_measure = hard_tissue.by_measure(table, measures, threshold)
+    confident = hard_tissue.confident(table, measures, threshold)
+    if figure:
+        figures.save(study_plots.errors_by_measure(by_measure), figure)
+    return "\n".join(
+        [
+            f"share of each class that is wrong at the threshold {threshold:.3f}, by thirds",
+            reports.markdown_table(hard_tissue.summary_rows(by_measure)),
+            "\nthe more confident half of the errors, and the correct patches of their class",
+            confident.to_string(index=False, float_format="{:.3f}".format),
+        ]
+    )

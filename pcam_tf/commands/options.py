@@ -1,0 +1,62 @@
+"""Options that several commands share.
+
+A command is a typed function. Its parameters are its options, its docstring is its help, and the
+text that it returns is printed on stdout. It imports rooms inside, so that `--help` and
+`predict --images` start without TensorFlow.
+"""
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+log = logging.getLogger(__name__)
+
+DataDir = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DIR",
+        help="A prepared data directory, which contains patch_camelyon/2.0.0. Default: "
+        "PCAM_TF_DATA_DIR, or synthetic patches if that is not set.",
+    ),
+]
+Preset = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="smoke (minutes, synthetic patches), cpu (about an hour), cpu-144 (two hours), "
+        "distilled (an hour) or gpu (full PCam).",
+    ),
+]
+Split = Annotated[
+    str,
+    typer.Option(
+        metavar="SPLIT", help="train, validation or test, or a part of one, such as test[:100]."
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH",
+        help="A .keras file or the folder of a run. Default: the model in the package.",
+    ),
+]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="litert or tensorflow. Default: litert, which is several times as fast, if the model "
+        "has been exported.",
+    ),
+]
+Figure = Annotated[
+    Path | None, typer.Option(metavar="PNG", help="Also draw the result, in this file.")
+]
+
+
+def open_source(data_dir: str | None):
+    """Return the TFDS builder that `--data-dir` and PCAM_TF_DATA_DIR choose."""
+    from pcam_tf import data
+
+    return data.open_source(data.chosen_dir(data_dir))

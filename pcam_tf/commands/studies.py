@@ -1,0 +1,99 @@
+"""Commands about studies: questions asked of a trained model, or of a protocol."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pcam_tf.commands import options
+
+
+def robustness(
+    data_dir: options.DataDir = None,
+    split: options.Split = "test",
+    model: options.Model = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Another model to compare with."),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option(metavar="CSV", help="The table to write: AUC at each level.")
+    ] = Path("robustness.csv"),
+    figure: options.Figure = None,
+) -> str:
+    """Measure the AUC that a model loses if stain or scanner change."""
+    from pcam_tf import data, figures
+    from pcam_tf.evaluation import reports
+    from pcam_tf.figures import study_plots
+    from pcam_tf.files import written_whole
+    from pcam_tf.models import classifier
+    from pcam_tf.studies import robustness
+
+    models = {"model" if model else "shipped": classifier.load(model)}
+    if baseline:
+        models["baseline"] = classifier.load(baseline)
+    patches = data.read_patches(options.open_source(data_dir), split)
+    predicted = robustness.probabilities_under_shift(models, patches["image"])
+    levels = robustness.auc_under_shift(patches["label"], predicted)
+    with written_whole(output) as temporary:
+        levels.to_csv(temporary, index=False, float_format="%.5f")
+    losses = robustness.losses(patches["label"], predicted)
+    if figure:
+        figures.save(study_plots.under_shift(levels), figure)
+    table = reports.markdown_table(robustness.summary_rows(losses))
+    return f"{table}\nAUC at each level in {output}"
+
+
+def novelty(
+    data_dir: options.DataDir = None,
+    split: options.Split = "test",
+    fit: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="JSON",
+            help="First learn from train and validation what is usual, and write it to this "
+            "file. Default: the statistics of the model in the package.",
+        ),
+    ] = None,
+) -> str:
+    """Count the patches flagged as unlike the training data."""
+    from pcam_tf import data
+    from pcam_tf.evaluation import reports
+    from pcam_tf.files import write_json
+    from pcam_tf.studies import novelty
+
+    source = options.open_source(data_dir)
+    reference = None
+    if fit:
+        batches = [data.batches(source, each, batch_size=256) for each in ("train", "validation")]
+        reference = novelty.fit(*map(data.arrays, batches))
+        write_json(fit, reference)
+    patches = data.read_patches(source, split)["image"]
+    detection = novelty.detection(novelty.changed(patches), reference)
+    return reports.markdown_table(novelty.summary_rows(detection))
+
+
+def protocols(
+    preset: Annotated[
+        str, typer.Option(metavar="NAME", help="smoke (synthetic slides), cpu or gpu.")
+    ] = "smoke",
+    data_dir: options.DataDir = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="The folder of the study. Default: runs/protocols-PRESET."
+        ),
+    ] = None,
+) -> str:
+    """Evaluate one recipe by protocols that leak more or less."""
+    from pcam_tf.evaluation import reports
+    from pcam_tf.studies import protocols
+
+    run_dir = run or Path("runs") / f"protocols-{preset}"
+    source = protocols.source_of(
+        preset, None if preset == "smoke" else options.open_source(data_dir)
+    )
+    recipe = protocols.recipe_of(preset)
+    protocols.study(recipe, source, run_dir, protocols.conditions_of(preset))
+    table = reports.markdown_table(protocols.summary_rows(protocols.results(run_dir)))
+    return f"{table}\nstudy {run_dir}"

@@ -1,0 +1,93 @@
+"""Commands about training: train a classifier, export one."""
+
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pcam_tf.commands import options
+from pcam_tf.errors import InputError
+
+
+def train(
+    preset: options.Preset = "smoke",
+    data_dir: options.DataDir = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The folder of the run. Default: runs/PRESET."),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Replaces the preset's backbone, such as MobileNetV2."),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="A Keras weights file (.weights.h5) of the backbone."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(metavar="NUMBER", help="The random seed. Default: 0.")
+    ] = None,
+    strategy: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="one (one device) or mirrored (all GPUs of this machine)."
+        ),
+    ] = "one",
+) -> str | None:
+    """Train a classifier, or resume an interrupted training.
+
+    The run's folder contains the recipe, the history, the model, the predictions and the report.
+    """
+    from pcam_tf import prediction, training
+    from pcam_tf.evaluation import reports
+    from pcam_tf.models import engines
+    from pcam_tf.training import devices
+
+    recipe = _recipe(preset, backbone=backbone, weights=weights, seed=seed)
+    run_dir = run or Path("runs") / recipe.preset
+    # First of all: TensorFlow accepts no other devices after its first computation.
+    workers = devices.open_workers(strategy)
+    source = options.open_source(data_dir)
+    try:
+        training.train(recipe, source, run_dir, workers=workers)
+    except KeyboardInterrupt:
+        options.log.info(
+            "\nThe same command resumes after the last finished epoch. If there is one, "
+            "%s contains the best model so far.",
+            run_dir,
+        )
+        raise
+    if not workers.is_chief:
+        return f"worker {workers.index} of {workers.count} is done: the run is worker 0's"
+    prediction.predict_run(run_dir, source, test_time_augmentation=recipe.test_time_augmentation)
+    table = reports.markdown_table(reports.summary_rows(reports.report_run(run_dir)))
+    try:
+        engines.export(run_dir)
+    except InputError as error:  # the run is complete without an export
+        warnings.warn(str(error), stacklevel=1)
+    return f"{table}\nrun {run_dir}"
+
+
+def _recipe(preset, **replacements):
+    import dataclasses
+
+    from pcam_tf.training import recipes
+
+    given = {name: value for name, value in replacements.items() if value is not None}
+    return dataclasses.replace(recipes.preset(preset), **given)
+
+
+def export(
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH",
+            help="A .keras file or the folder of a run. `train` exports its model itself.",
+        ),
+    ],
+) -> str:
+    """Write a model for LiteRT, several times as fast."""
+    from pcam_tf.models import engines
+
+    return f"exported to {engines.export(model)}: `predict` and `app` use it by default"

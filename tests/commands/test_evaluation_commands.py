@@ -1,0 +1,82 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from command_runner import refused, run
+
+
+def predictions(folder: Path, **columns) -> Path:
+    table = {"id": ["a", "b", "c", "d"], "label": [0, 1, 0, 1], "probability": [0.1, 0.9, 0.6, 0.4]}
+    path = folder / "table.csv"
+    pd.DataFrame(table | columns).dropna(axis="columns", how="all").to_csv(path, index=False)
+    return path
+
+
+def test_predict_then_evaluate(prepared, model_file, tmp_path, capsys):
+    for split in ("validation", "test"):
+        words = ["predict", "--data-dir", prepared, "--split", split, "--model", model_file]
+        assert run(*words, "--output", tmp_path / f"{split}.csv") == 0
+    table = pd.read_csv(tmp_path / "test.csv")
+    assert list(table.columns) == ["id", "label", "probability"]
+    expected = data.read_patches(data.open_source(prepared), "test")
+    assert list(table["id"]) == list(expected["id"])
+    assert list(table["label"]) == list(expected["label"])
+
+    words = ["evaluate", tmp_path / "test.csv", "--validation", tmp_path / "validation.csv"]
+    assert run(*words, "--output", tmp_path / "report.json") == 0
+    assert "AUC" in capsys.readouterr().out
+    json.loads((tmp_path / "report.json").read_text())
+    assert "data:image/png" in (tmp_path / "report.html").read_text()
+
+    words = ["errors", tmp_path / "test.csv", "--validation", tmp_path / "validation.csv"]
+    figure = tmp_path / "errors.png"
+    assert run(*words, "--data-dir", prepared, "--figure", figure) == 0
+    assert "nuclear density" in capsys.readouterr().out
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    assert run("errors", tmp_path / "test.csv", "--data-dir", prepared, "--split", "train") == 2
+    assert "were not measured" in capsys.readouterr().err
+
+
+def test_two_models_are_compared(tmp_path, capsys):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    first = predictions(tmp_path / "a")
+    second = predictions(tmp_path / "b", probability=[0.4, 0.3, 0.2, 0.8])
+    output = tmp_path / "comparison.json"
+    assert run("evaluate", "--compare", first, second, "--output", output) == 0
+    assert "McNemar" in capsys.readouterr().out
+    assert json.loads(output.read_text())["patches"] == 4
+    words = ["evaluate", "--compare", first, second, "--validation", first]
+    assert run(*words) == 2
+    assert "two validation tables" in capsys.readouterr().err
+    assert run("evaluate", first, "--compare", first, second) == 2
+    assert run("evaluate") == 2
+    assert "give a predictions table" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"probability": [0.1, np.nan, 0.6, 0.4]}, "probability"),
+        ({"probability": [0.1, 1.5, 0.6, 0.4]}, "probability"),
+        ({"probability": [0.1, "high", 0.6, 0.4]}, "probability"),
+        ({"label": [0, 1, 2, 1]}, "label"),
+        ({"label": [1, 1, 1, 1]}, "class"),
+        ({"id": ["a", "a", "c", "d"]}, "a"),
+        ({"label": [None] * 4}, "label"),
+    ],
+)
+def test_a_bad_predictions_table_is_refused(tmp_path, capfd, columns, message):
+    path = predictions(tmp_path, **columns)
+    refused(run("evaluate", path), capfd, message)
+    assert not path.with_suffix(".report.json").exists()
+
+
+def test_predictions_that_are_no_table_are_refused(tmp_path, capfd):
+    refused(run("evaluate", tmp_path / "missing.csv"), capfd, "missing.csv")
+    (tmp_path / "empty.csv").write_text("")
+    refused(run("evaluate", tmp_path / "empty.csv"), capfd, "empty.csv")
+    (tmp_path / "binary.csv").write_bytes(bytes(range(256)))
+    refused(run("evaluate", tmp_path / "binary.csv"), capfd, "binary.csv")

@@ -1,0 +1,23 @@
+import json
+
+import pandas as pd
+from command_runner import run
+
+from pcam_tf.studies import robustness
+
+
+def test_robustness_compares_two_models(prepared, model_file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(robustness, "SHIFTS", {"brightness": (robustness._brightness, (0.8, 1))})
+    words = ["robustness", "--data-dir", prepared, "--model", model_file, "--baseline", model_file]
+    words += ["--output", tmp_path / "robustness.csv", "--figure", tmp_path / "robustness.png"]
+    assert run(*words) == 0
+    assert "| brightness" in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "robustness.csv")
+    assert set(table["model"]) == {"model", "baseline"} and set(table["level"]) == {0.8, 1}
+    assert (tmp_path / "robustness.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_audit(prepared, tmp_path, capsys):
+    assert run("audit", "--data-dir", prepared, "--output", tmp_path / "audit.json") == 0
+    assert json.loads((tmp_path / "audit.json").read_text())["splits"]["test"]["patches"] == 64
+    assert "test" in capsys.readouterr().out
