@@ -53,7 +53,7 @@ def evaluate(
     chosen_on = evaluation.read_predictions(validation[0]) if validation else None
     report = evaluation.report(table, validation=chosen_on)
     output = output or predictions.with_suffix(".report.json")
-    _write_report(report, table, chosen_on, title=str(predictions), output=output)
+    _write_report(report, table, title=str(predictions), output=output)
     text = report_text.format_report(report, title=str(predictions))
     return f"{text}\nreport in {output} and, with figures, in {output.with_suffix('.html')}"
 
@@ -65,13 +65,13 @@ def _check_comparison(predictions, validation):
         raise InputError("--compare needs two validation tables, one for each model, or none.")
 
 
-def _write_report(report, predictions, validation, *, title, output):
+def _write_report(report, predictions, *, title, output):
     from pcam_tf.figures import html_report
     from pcam_tf.files import write_json, written_whole
 
     write_json(output, report)
     with written_whole(output.with_suffix(".html")) as temporary:
-        text = html_report.page(report, predictions, title=title, validation=validation)
+        text = html_report.page(report, predictions, title=title)
         temporary.write_text(text, encoding="utf-8")
 
 

@@ -34,7 +34,7 @@ def train(
             metavar="NAME", help="one (one device) or mirrored (all GPUs of this machine)."
         ),
     ] = "one",
-) -> str | None:
+) -> str:
     """Train a classifier, or resume an interrupted training.
 
     The run's folder contains the recipe, the history, the model, the predictions and the report.
@@ -47,10 +47,10 @@ def train(
     recipe = _recipe(preset, backbone=backbone, weights=weights, seed=seed)
     run_dir = run or Path("runs") / recipe.preset
     # First of all: TensorFlow accepts no other devices after its first computation.
-    workers = devices.open_workers(strategy)
+    devices_together = devices.open_strategy(strategy)
     source = options.open_source(data_dir)
     try:
-        training.train(recipe, source, run_dir, workers=workers)
+        training.train(recipe, source, run_dir, strategy=devices_together)
     except KeyboardInterrupt:
         options.log.info(
             "\nThe same command resumes after the last finished epoch. If there is one, "
@@ -58,8 +58,6 @@ def train(
             run_dir,
         )
         raise
-    if not workers.is_chief:
-        return f"worker {workers.index} of {workers.count} is done: the run is worker 0's"
     prediction.predict_run(run_dir, source, test_time_augmentation=recipe.test_time_augmentation)
     table = reports.markdown_table(reports.summary_rows(reports.report_run(run_dir)))
     try:

@@ -1,3 +1,5 @@
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -5,6 +7,9 @@ from pathlib import Path
 import keras
 import pytest
 from command_runner import refused, run
+
+from pcam_tf.commands import command_line
+from pcam_tf.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -42,34 +47,81 @@ def test_bad_words_are_refused(prepared, model_file, tmp_path, capfd, monkeypatc
     assert sorted(Path().iterdir()) == before
 
 
-def test_debug_shows_where(tmp_path):
-    with pytest.raises(ValueError, match="there is no"):
-        run("evaluate", tmp_path / "missing.csv", "--debug")
+@pytest.mark.parametrize("first", [True, False])
+def test_debug_shows_the_traceback_before_and_after_the_command(tmp_path, first):
+    words = ["evaluate", tmp_path / "missing.csv"]
+    words = ["--debug", *words] if first else [*words, "--debug"]
+    with pytest.raises(InputError, match="there is no"):
+        run(*words)
+
+
+@pytest.mark.parametrize("command", [each.__name__ for each in command_line.COMMANDS])
+def test_every_command_has_help(command, capsys):
+    assert run(command, "--help") == 0
+    printed = capsys.readouterr().out
+    assert f"{command} [OPTIONS]" in printed
+    assert len(printed) > 200
 
 
 @pytest.mark.parametrize(
-    "command",
+    ("words", "message"),
     [
-        "prepare",
-        "audit",
-        "train",
-        "export",
-        "predict",
-        "evaluate",
-        "errors",
-        "robustness",
-        "protocols",
-        "app",
-        "reproduce",
+        (["trian"], "no such command 'trian'"),
+        (["train", "--sede", "1"], "no such option: --sede"),
+        (["train", "--seed", "one"], "invalid value for '--seed'"),
+        (["export"], "missing option '--model'"),
+        (["compare", "a.csv"], "missing argument 'B'"),
+        (["train", "--strategy", "multi-worker"], "use --strategy mirrored"),
     ],
 )
-def test_every_command_has_help(command, capsys):
-    with pytest.raises(SystemExit) as stop:
-        run(command, "--help")
-    assert stop.value.code == 0
-    assert len(capsys.readouterr().out) > 200
+def test_wrong_words_are_one_line_and_status_2(words, message, capfd):
+    refused(run(*words), capfd, message)
+
+
+def test_the_version_is_printed(capsys):
+    assert run("--version") == 0
+    assert re.fullmatch(r"pcam_tf \S+\n", capsys.readouterr().out)
+
+
+def test_quiet_leaves_results_and_errors(prepared, model_file, tmp_path, capfd):
+    output = tmp_path / "table.csv"
+    words = ["predict", "--data-dir", prepared, "--split", "test[:8]", "--model", model_file]
+    assert run(*words, "--output", output) == 0
+    loud = capfd.readouterr()
+    assert "predicting" in loud.err
+    assert run(*words, "--output", output, "--quiet") == 0
+    quiet = capfd.readouterr()
+    assert (quiet.out, quiet.err) == (loud.out, "")
+    refused(run("--quiet", "predict", "--model", "missing.keras"), capfd, "there is no model")
+
+
+def test_a_completion_script_is_printed(monkeypatch):
+    environment = os.environ | {"_PCAM_TF_COMPLETE": "complete_bash", "COMP_WORDS": "pcam_tf tr"}
+    completed = subprocess.run(
+        [sys.executable, "-m", "pcam_tf"],
+        env=environment | {"COMP_CWORD": "1"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert completed.stdout.split() == ["train"]
+    assert "complete" in subprocess.run(
+        [sys.executable, "-m", "pcam_tf", "--show-completion", "bash"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+
+
+def test_values_after_an_option_are_all_of_it():
+    repeat = command_line.repeat_options
+    words = ["--images", "a", "b", "--output", "c", "d"]
+    assert repeat(words, {"--images"}) == ["--images", "a", "--images", "b", "--output", "c", "d"]
+    assert repeat(["--images", "a", "--images", "b"], {"--images"}) == [
+        "--images", "a", "--images", "b"
+    ]  # fmt: skip
+    assert repeat(["--images", "a", "--", "b"], {"--images"}) == ["--images", "a", "--", "b"]
 
 
 def test_help_needs_no_tensorflow():
-    script = "import sys, pcam_tf.__main__; sys.exit('tensorflow' in sys.modules)"
+    script = (
+        "import sys; from pcam_tf.commands import command_line; command_line.main(['--help']); "
+        "sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -6,6 +6,8 @@ import pandas as pd
 import pytest
 from command_runner import refused, run
 
+from pcam_tf import data
+
 
 def predictions(folder: Path, **columns) -> Path:
     table = {"id": ["a", "b", "c", "d"], "label": [0, 1, 0, 1], "probability": [0.1, 0.9, 0.6, 0.4]}

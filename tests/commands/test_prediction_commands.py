@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np

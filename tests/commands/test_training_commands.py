@@ -30,5 +30,5 @@ def test_train_writes_the_whole_run_folder(prepared, tmp_path, monkeypatch, caps
 def test_a_run_of_another_recipe_is_refused(prepared, tmp_path, capfd):
     (tmp_path / "recipe.json").write_text('{"recipe": {"preset": "cpu"}, "data": {}}')
     status = run("train", "--preset", "smoke", "--data-dir", prepared, "--run", tmp_path)
-    refused(status, capfd, "another recipe")
+    refused(status, capfd, "holds another run")
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.json"]
