@@ -208,6 +208,8 @@ def wait_for_row(process, history_file: Path, phase: str) -> None:
 
 
 def test_ctrl_c_leaves_a_usable_run(tiny_source, tmp_path, monkeypatch):
+    # A process that was started in the background ignores it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     original = Record.on_epoch_end
 
     def interrupted(self, epoch, logs=None):
