@@ -8,33 +8,39 @@ import typer
 from pcam_tf.commands import options
 from pcam_tf.errors import InputError
 
+Predictions = Annotated[
+    Path | None, typer.Argument(metavar="PREDICTIONS", help="A predictions table.")
+]
+Compared = Annotated[
+    tuple[Path, Path] | None, typer.Option("--compare", metavar="A B", hidden=True)
+]
+Validation = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="TABLE",
+        help="The predictions table of the validation split, which thresholds are chosen on.",
+    ),
+]
+Latest = Annotated[
+    bool,
+    typer.Option(
+        "--latest",
+        help="If several rows have the same id, use the last one, as in a file of reviews "
+        "from the web page.",
+    ),
+]
+ReportFile = Annotated[
+    Path | None,
+    typer.Option(metavar="JSON", help="The report to write. Default: beside the table."),
+]
+
 
 def evaluate(
-    predictions: Annotated[
-        Path | None, typer.Argument(metavar="PREDICTIONS", help="A predictions table.")
-    ] = None,
-    compared: Annotated[
-        tuple[Path, Path] | None, typer.Option("--compare", metavar="A B", hidden=True)
-    ] = None,
-    validation: Annotated[
-        list[Path] | None,
-        typer.Option(
-            metavar="TABLE",
-            help="The predictions table of the validation split, which thresholds are chosen on.",
-        ),
-    ] = None,
-    latest: Annotated[
-        bool,
-        typer.Option(
-            "--latest",
-            help="If several rows have the same id, use the last one, as in a file of reviews "
-            "from the web page.",
-        ),
-    ] = False,
-    output: Annotated[
-        Path | None,
-        typer.Option(metavar="JSON", help="The report to write. Default: beside the table."),
-    ] = None,
+    predictions: Predictions = None,
+    compared: Compared = None,
+    validation: Validation = None,
+    latest: Latest = False,
+    output: ReportFile = None,
 ) -> str:
     """Write a report on a predictions table, with 95 % intervals."""
     from pcam_tf import evaluation

@@ -12,54 +12,60 @@ from pcam_tf.task import PCAM
 Output = Annotated[Path, typer.Option(metavar="CSV", help="The table to write.")]
 
 
+Images = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FILE|DIR...",
+        help="Predict these pictures instead: PNG, JPEG or TIFF of the model's patch size and "
+        f"scale (PCam: {PCAM.side_px}×{PCAM.side_px} px, about {PCAM.mpp:.2f} microns per "
+        "pixel).",
+    ),
+]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATH...",
+        help="A .keras file or the folder of a run; several of them with --average. "
+        "Default: the model in the package.",
+    ),
+]
+Average = Annotated[
+    bool,
+    typer.Option(
+        "--average",
+        help="Average the log-odds of the models of --model. Default models: the two teachers "
+        "of the model in the package, which take more than three times as long.",
+    ),
+]
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I/N",
+        help="Predict only part I of N, such as 2/4, and write beside the table which part "
+        "it is; `merge` joins the parts.",
+    ),
+]
+MergedParts = Annotated[list[Path] | None, typer.Option("--merge", metavar="PART...", hidden=True)]
+TestTimeAugmentation = Annotated[
+    bool,
+    typer.Option(
+        help="Average over the eight symmetric views, as for the numbers in the model card. "
+        "One view takes about a fifth of the time."
+    ),
+]
+
+
 def predict(
     data_dir: options.DataDir = None,
     split: options.Split = "test",
-    images: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FILE|DIR...",
-            help="Predict these pictures instead: PNG, JPEG or TIFF of the model's patch size and "
-            f"scale (PCam: {PCAM.side_px}×{PCAM.side_px} px, about {PCAM.mpp:.2f} microns per "
-            "pixel).",
-        ),
-    ] = None,
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PATH...",
-            help="A .keras file or the folder of a run; several of them with --average. "
-            "Default: the model in the package.",
-        ),
-    ] = None,
+    images: Images = None,
+    model: Models = None,
     engine: options.Engine = None,
-    average: Annotated[
-        bool,
-        typer.Option(
-            "--average",
-            help="Average the log-odds of the models of --model. Default models: the two teachers "
-            "of the model in the package, which take more than three times as long.",
-        ),
-    ] = False,
-    shard: Annotated[
-        str | None,
-        typer.Option(
-            metavar="I/N",
-            help="Predict only part I of N, such as 2/4, and write beside the table which part "
-            "it is; `merge` joins the parts.",
-        ),
-    ] = None,
-    merge_parts: Annotated[
-        list[Path] | None, typer.Option("--merge", metavar="PART...", hidden=True)
-    ] = None,
+    average: Average = False,
+    shard: Shard = None,
+    merge_parts: MergedParts = None,
     output: Output = Path("predictions.csv"),
-    test_time_augmentation: Annotated[
-        bool,
-        typer.Option(
-            help="Average over the eight symmetric views, as for the numbers in the model card. "
-            "One view takes about a fifth of the time."
-        ),
-    ] = True,
+    test_time_augmentation: TestTimeAugmentation = True,
 ) -> str:
     """Write a predictions table: id, label, probability."""
     from pcam_tf import prediction

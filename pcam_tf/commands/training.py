@@ -9,31 +9,33 @@ import typer
 from pcam_tf.commands import options
 from pcam_tf.errors import InputError
 
+RunDir = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="The folder of the run. Default: runs/PRESET."),
+]
+Backbone = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Replaces the preset's backbone, such as MobileNetV2."),
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="A Keras weights file (.weights.h5) of the backbone."),
+]
+Seed = Annotated[int | None, typer.Option(metavar="NUMBER", help="The random seed. Default: 0.")]
+Strategy = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="one (one device) or mirrored (all GPUs of this machine)."),
+]
+
 
 def train(
     preset: options.Preset = "smoke",
     data_dir: options.DataDir = None,
-    run: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="The folder of the run. Default: runs/PRESET."),
-    ] = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Replaces the preset's backbone, such as MobileNetV2."),
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="A Keras weights file (.weights.h5) of the backbone."),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(metavar="NUMBER", help="The random seed. Default: 0.")
-    ] = None,
-    strategy: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME", help="one (one device) or mirrored (all GPUs of this machine)."
-        ),
-    ] = "one",
+    run: RunDir = None,
+    backbone: Backbone = None,
+    weights: Weights = None,
+    seed: Seed = None,
+    strategy: Strategy = "one",
 ) -> str:
     """Train a classifier, or resume an interrupted training.
 
