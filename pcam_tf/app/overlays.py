@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from pcam_tf.app import findings, visit
 from pcam_tf.app.findings import Point, Reader
 from pcam_tf.app.visit import PatchResult, RegionResult
-from pcam_tf.figures import plots
+from pcam_tf.figures import style
 from pcam_tf.task import Task
 
 _CELL_PX = 8  # side of a heat map's cell in the overlay: room for an outline
@@ -137,7 +137,7 @@ def data_url(picture: Image.Image) -> str:
 def colours(task: Task) -> list[str]:
     """Return the colour of each class."""
     if task.is_binary:
-        return [plots.NORMAL, plots.TUMOUR]
+        return [style.NORMAL, style.TUMOUR]
     table = mpl.colormaps["tab20"] if len(task.classes) > 10 else mpl.colormaps["tab10"]
     return [mpl.colors.to_hex(table(k % table.N)) for k in range(len(task.classes))]
 
@@ -151,14 +151,14 @@ def region_overlay(reader: Reader, region: RegionResult, point: Point) -> Image.
     called = findings.calls(region.probabilities, point)
     if reader.task.is_binary:
         strength, areas = region.probabilities[..., 1], np.where(called == 1, 1, -1)
-        return heat_map(strength, areas, [plots.TUMOUR] * 3)
+        return heat_map(strength, areas, [style.TUMOUR] * 3)
     return heat_map(region.probabilities.max(axis=-1), called, [*colours(reader.task), "black"])
 
 
 def patch_overlay(reader: Reader, patch: PatchResult, point: Point) -> Image.Image:
     """Return a patch's saliency map as an overlay: orange supports the class, blue opposes it."""
     signed = visit.explanation(reader, patch, point)
-    return saliency(signed, supports=plots.TUMOUR, opposes=plots.NORMAL)
+    return saliency(signed, supports=style.TUMOUR, opposes=style.NORMAL)
 
 
 def patch_value(reader: Reader, patch: PatchResult, point: Point) -> dict:

@@ -9,17 +9,18 @@ from matplotlib.figure import Figure
 
 from pcam_tf.explain import checks
 from pcam_tf.figures.pictures import show_patch
-from pcam_tf.figures.plots import GREEN, NEUTRAL, NORMAL, TUMOUR, new_figure, styled
+from pcam_tf.figures.style import GREEN, NEUTRAL, NORMAL, TUMOUR, new_figure, styled
+from pcam_tf.task import PCAM, Task
 
-# Blue speaks against tumour and vermilion for it, as the classes are drawn everywhere.
+# Vermilion speaks for the explained class and blue against it.
 MAP_COLOURS = mpl.colors.LinearSegmentedColormap.from_list("map", [NORMAL, "white", TUMOUR])
 _LINES = (TUMOUR, NORMAL, GREEN, "#CC79A7", "#E69F00", NEUTRAL, "black")
 
 
-def shades(found: np.ndarray) -> np.ndarray:
+def shades(maps: np.ndarray) -> np.ndarray:
     """Return maps (n, h, w), each divided by its 99th percentile of size, cut to -1..1."""
-    largest = np.percentile(np.abs(found), 99, axis=(1, 2), keepdims=True)
-    return np.clip(found / np.where(largest > 0, largest, 1), -1, 1)
+    largest = np.percentile(np.abs(maps), 99, axis=(1, 2), keepdims=True)
+    return np.clip(maps / np.where(largest > 0, largest, 1), -1, 1)
 
 
 def overlay(patch: np.ndarray, shade: np.ndarray, opacity: float = 0.6) -> np.ndarray:
@@ -33,37 +34,52 @@ def overlay(patch: np.ndarray, shade: np.ndarray, opacity: float = 0.6) -> np.nd
 
 
 @styled
-def gallery(patches: np.ndarray, found: dict[str, np.ndarray], captions: Sequence[str]) -> Figure:
+def gallery(
+    patches: np.ndarray,
+    maps_by_method: dict[str, np.ndarray],
+    captions: Sequence[str],
+    *,
+    task: Task = PCAM,
+    target: int | None = None,
+) -> Figure:
     """Show patches, a column each, over a row of overlays for each method.
 
-    One colour scale for all, relative to each map: strengths of two maps cannot be compared.
+    Each map has its own scale: strengths of two maps cannot be compared.
 
     Args:
-        patches: (n, 96, 96, 3) uint8.
-        found: name of a method -> maps (n, 96, 96).
+        patches: uint8 (n, side, side, 3).
+        maps_by_method: name of a method -> maps (n, side, side).
         captions: (n,) of text.
+        task: names of the classes, and the square that the label is about.
+        target: the class that the maps explain, see `explain.maps`.
     """
     count = len(patches)
-    figure = new_figure(1.25 * count + 1.7, 1.28 * (len(found) + 1) + 0.5)
-    grid = figure.subplots(len(found) + 1, count, squeeze=False)
+    figure = new_figure(1.25 * count + 1.7, 1.28 * (len(maps_by_method) + 1) + 0.5)
+    grid = figure.subplots(len(maps_by_method) + 1, count, squeeze=False)
     for axes, patch, caption in zip(grid[0], patches, captions, strict=True):
-        show_patch(axes, patch)
-        axes.set_title(caption, fontsize=8, fontweight="normal")
-    rows = zip(grid[1:], found.items(), strict=True)
-    for line, (name, each) in rows:
-        for axes, patch, shade in zip(line, patches, shades(each), strict=True):
-            show_patch(axes, overlay(patch, shade))
+        show_patch(axes, patch, task=task)
+        axes.set_title(caption, fontsize=8, fontweight=400)
+    for line, (name, maps) in zip(grid[1:], maps_by_method.items(), strict=True):
+        for axes, patch, shade in zip(line, patches, shades(maps), strict=True):
+            show_patch(axes, overlay(patch, shade), task=task)
         line[0].set_ylabel(name.replace(", ", "\n").replace(" gra", "\ngra"), fontsize=9)
     grid[0, 0].set_ylabel("patch", fontsize=9)
     scale = mpl.cm.ScalarMappable(mpl.colors.Normalize(-1, 1), MAP_COLOURS)
     bar = figure.colorbar(scale, ax=grid, shrink=0.6, aspect=30, pad=0.02)
-    bar.set_ticks([-1, 0, 1], labels=["against\ntumour", "0", "for\ntumour"])
+    explained = _explained_class(task, target)
+    bar.set_ticks([-1, 0, 1], labels=[f"against\n{explained}", "0", f"for\n{explained}"])
     return figure
+
+
+def _explained_class(task, target):
+    if target is None:
+        return task.classes[1] if task.is_binary else "predicted\nclass"
+    return task.classes[target]
 
 
 @styled
 def perturbation(curves: dict[str, dict[str, np.ndarray]]) -> Figure:
-    """Draw mean deletion and insertion curves: name -> what `sanity.curves` returned."""
+    """Draw mean deletion and insertion curves: name -> what `checks.curves` returned."""
     figure = new_figure(9.5, 3.6)
     panels = figure.subplots(1, 2, sharey=True)
     for axes, kind, title in (
@@ -79,9 +95,9 @@ def perturbation(curves: dict[str, dict[str, np.ndarray]]) -> Figure:
                 label=name,
             )
         axes.set_title(title)
-        axes.set_xlabel("share of the patch, foremost first")
+        axes.set_xlabel("share of the patch, highest values of the map first")
         axes.xaxis.set_major_formatter("{x:.0%}")
-    panels[0].set_ylabel("probability of the model's call")
+    panels[0].set_ylabel("probability of the predicted class")
     panels[1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
     return figure
 
@@ -104,6 +120,6 @@ def randomised(correlations: pd.DataFrame) -> Figure:
     axes.minorticks_off()
     axes.set_xlabel("random layers, from the head down")
     axes.set_ylabel("rank correlation")
-    axes.set_title("A map of a random model must look like another map")
+    axes.set_title("Correlation with the map of the trained model (should fall to 0)")
     axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
     return figure

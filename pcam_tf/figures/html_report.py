@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from pcam_tf import evaluation
 from pcam_tf.evaluation import calibration, decisions, reports, table_reports
-from pcam_tf.figures import plots
+from pcam_tf.figures import plots, style
 
 THIS_TABLE = "this table"
 
@@ -147,6 +147,6 @@ def _section(title: str, rows: list, figure: Figure, alt: str, *, text: str = ""
 
 def _png(figure: Figure) -> str:
     content = io.BytesIO()
-    with mpl.rc_context(plots.STYLE):
+    with mpl.rc_context(style.STYLE):
         figure.savefig(content, format="png", dpi=110, metadata={"Software": None})
     return base64.b64encode(content.getvalue()).decode("ascii")

@@ -1,102 +1,37 @@
-"""Figures of numbers: from tables to matplotlib Figures, in one style; nothing is shown here."""
+"""Plots of tables: from tables to matplotlib Figures; nothing is shown or written here."""
 
-import io
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Sequence
 from itertools import cycle
-from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 
-from pcam_tf.files import written_whole
+from pcam_tf.figures import style
+from pcam_tf.figures.style import GREEN, NEUTRAL, NORMAL, SERIES, TUMOUR, new_figure, styled
 from pcam_tf.task import PCAM
-
-CLASSES = ("normal", "tumour")
-# Okabe and Ito's palette, which readers with any colour vision can tell apart. Blue is normal and
-# vermilion is tumour in every figure; lines differ in their dashes as well.
-NORMAL, TUMOUR, NEUTRAL, GREEN = "#0072B2", "#D55E00", "#555555", "#009E73"
-CLASS_COLOURS = (NORMAL, TUMOUR)
-SERIES = ((NEUTRAL, "--"), (GREEN, "-"), ("#CC79A7", "-."), ("#E69F00", ":"))
-STYLE = {
-    **sns.axes_style("whitegrid"),
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.labelsize": 10,
-    "xtick.labelsize": 10,
-    "ytick.labelsize": 10,
-    "legend.fontsize": 10,
-    "axes.edgecolor": "#888888",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": "#e6e6e6",
-    "legend.frameon": False,
-    "figure.dpi": 100,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "auto",
-    "savefig.bbox": None,
-    "savefig.transparent": False,
-}
-
-
-def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Draw in the project's style, whatever the caller's matplotlib is set to."""
-
-    @wraps(draw)
-    def styled(*arguments, **options):
-        with mpl.rc_context(STYLE):
-            return draw(*arguments, **options)
-
-    return styled
-
-
-class _Shown(Figure):
-    """A figure that a notebook shows where it is a cell's last value.
-
-    Jupyter shows a plain Figure as text until the caller has made one by pyplot.
-    """
-
-    def _repr_png_(self) -> bytes:
-        content = io.BytesIO()
-        with mpl.rc_context(STYLE):
-            self.savefig(content, format="png")
-        return content.getvalue()
-
-
-def save(figure: Figure, path: str | Path) -> None:
-    """Write a figure as PNG, 150 dots an inch, whole or not at all; the same bytes every time.
-
-    Raises:
-        InputError: `path` cannot be written.
-    """
-    # Ticks are made as they are drawn, in the style of that moment.
-    with written_whole(path) as temporary, mpl.rc_context(STYLE):
-        figure.savefig(temporary, dpi=150, metadata={"Software": None})
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """Return an empty figure, width × height in inches, that a notebook shows as a picture."""
-    return _Shown(figsize=(width, height), layout="constrained")
 
 
 @styled
 def class_balance(counts: pd.DataFrame) -> Figure:
-    """Draw the number of patches: index split, columns `normal` and `tumour`."""
-    figure = new_figure(6.8, 3)
+    """Draw the number of patches: index split, a column for each class."""
+    classes = list(counts.columns)
+    width = 0.8 / len(classes)
+    figure = new_figure(max(6.8, 1.1 * len(classes) * max(len(counts), 1)), 3)
     axes = figure.subplots()
     positions = np.arange(len(counts))
-    for offset, name, colour, hatch in (
-        (-0.2, "normal", NORMAL, ""),
-        (0.2, "tumour", TUMOUR, "//"),
+    for index, (name, colour, hatch) in enumerate(
+        zip(
+            classes,
+            style.class_colours(len(classes)),
+            style.class_hatches(len(classes)),
+            strict=True,
+        )
     ):
         bars = axes.bar(
-            positions + offset,
+            positions + width * (index - (len(classes) - 1) / 2),
             counts[name],
-            width=0.38,
+            width=0.95 * width,
             color=colour,
             edgecolor="white",
             hatch=hatch,
@@ -313,7 +248,7 @@ def decision_curve(
     axes.set(
         xlim=(0, 1),
         ylim=(-0.15 * highest or -1, 1.1 * highest or 1),
-        xlabel="threshold: the probability from which on one acts",
+        xlabel="threshold: a patch at or above it is acted on",
         ylabel="net benefit per patch",
         title="Decision curve",
     )
@@ -384,7 +319,7 @@ def probability_histogram(
     figure = new_figure(8, 3.4)
     axes = figure.subplots()
     edges = np.linspace(0, 1, 41)
-    for label, (colour, hatch) in enumerate(zip(CLASS_COLOURS, ("", "//"), strict=True)):
+    for label, (colour, hatch) in enumerate(zip((NORMAL, TUMOUR), ("", "//"), strict=True)):
         axes.hist(
             predictions.loc[predictions["label"] == label, "probability"],
             bins=edges,

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from pcam_tf.figures.plots import SERIES, new_figure, styled
+from pcam_tf.figures.style import SERIES, new_figure, styled
 
 
 @styled

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 from pcam_tf import evaluation, figures
 from pcam_tf.evaluation import calibration
-from pcam_tf.figures import pictures
+from pcam_tf.figures import model_plots, pictures
+from pcam_tf.task import Task
 
 GENERATOR = np.random.default_rng(0)
 PATCHES = GENERATOR.integers(0, 256, (10, 96, 96, 3), dtype="uint8")
@@ -47,7 +48,7 @@ def drawings() -> dict[str, Figure]:
         "reliability": figures.reliability({"one": BINS}),
         "confusion": figures.confusion_matrices(np.array([[90, 10], [1, 4]]), title="confusion"),
         "probabilities": figures.probability_histogram(PREDICTIONS, 0.4),
-        "model": pictures.model_diagram(crop_px=64, backbone="Tiny", features=16, dropout=0.2),
+        "model": model_plots.model_diagram(crop_px=64, backbone="Tiny", features=16, dropout=0.2),
     }  # fmt: skip
 
 
@@ -148,6 +149,24 @@ def test_bars_are_as_high_as_the_counts(drawn_figures):
     assert texts(axes) == ["30", "5", "20", "6"]
 
 
+def test_a_bar_for_each_of_many_classes():
+    counts = pd.DataFrame({name: [3, 2] for name in "abcdefgh"}, index=["train", "test"])
+    figure = figures.class_balance(counts)
+    assert len({bar.get_facecolor() for bar in figure.axes[0].patches}) == 8
+
+
+def test_patches_of_another_task_have_its_classes_and_no_square():
+    task = Task("shapes", ("discs", "stripes", "squares"), side_px=96, mpp=1.0)
+    figure = pictures.patch_grid(PATCHES[:3], [2, 1, 0], title="shapes", task=task)
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["squares", "stripes", "discs"]
+    assert not figure.axes[0].patches
+    diagram = model_plots.model_diagram(
+        crop_px=96, backbone="Tiny", features=16, dropout=0.2, task=task
+    )
+    said = texts(diagram.axes[0])
+    assert "dropout 0.2\n3 units, softmax" in said and "p: probability of each class" in said
+
+
 def test_learning_curves_mark_the_phases_and_the_kept_epoch(drawn_figures):
     loss, auc = drawn_figures["learning_curves"].axes
     assert texts(loss) == ["frozen phase (grey)", "unfrozen phase"]
@@ -233,5 +252,5 @@ def test_the_diagram_says_what_is_frozen_and_what_is_trained(drawn_figures):
     said = texts(drawn_figures["model"].axes[0])
     assert (said.count("frozen"), said.count("trained"), said.count("Tiny")) == (1, 3, 2)
     assert said.count("centre 64×64\nscaling") == 2
-    whole = pictures.model_diagram(crop_px=96, backbone="Tiny", features=16, dropout=0.2)
+    whole = model_plots.model_diagram(crop_px=96, backbone="Tiny", features=16, dropout=0.2)
     assert "whole patch\nscaling" in texts(whole.axes[0])

@@ -8,7 +8,7 @@ import tiny_training
 from pcam_tf import data, synthetic
 from pcam_tf.errors import InputError
 from pcam_tf.evaluation import reports
-from pcam_tf.figures import protocol_plots
+from pcam_tf.figures import study_plots
 from pcam_tf.models import backbones
 from pcam_tf.studies import protocols
 from pcam_tf.training import recipes
@@ -142,11 +142,11 @@ def test_the_main_size_has_the_most_seeds(study_dir):
 
 def test_figures_show_every_seed(study_dir):
     found = protocols.results(study_dir)
-    left, right = protocol_plots.ladder(found, "unfrozen").axes
-    assert len(left.get_yticklabels()) == len(protocol_plots.RUNGS)
+    left, right = study_plots.ladder(found, "unfrozen").axes
+    assert len(left.get_yticklabels()) == len(study_plots.ACCURACIES)
     dots = [line for line in right.lines if line.get_marker() == "o"]
     assert [len(line.get_xdata()) for line in dots] == [2] * 4
-    axes = protocol_plots.learning_curves(found, "frozen", 262144).axes[0]
+    axes = study_plots.auc_over_size(found, "frozen", 262144).axes[0]
     assert axes.get_xscale() == "log" and len(axes.get_legend().texts) == 3
 
 
