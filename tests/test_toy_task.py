@@ -162,7 +162,7 @@ def test_the_reader_of_the_page_answers(run_dir, data_dir):
     point = next(iter(reader.points.values()))
     calls = [findings.call(reader, each, point) for each in probabilities]
     assert set(calls) <= set(CLASSES)
-    assert findings.explanation(reader, patches["image"][0]).shape == (64, 64)
+    assert findings.explanation(reader, patches["image"][0], 1).shape == (64, 64)
 
 
 def test_a_model_of_one_task_refuses_patches_of_another(run_dir, tiny_source):

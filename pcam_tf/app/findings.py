@@ -163,16 +163,15 @@ def _class_probabilities(reader, outputs):
     return np.hstack([1 - calibrated, calibrated]) if reader.task.is_binary else calibrated
 
 
-def explanation(reader: Reader, patch: np.ndarray, target: int | None = None) -> np.ndarray:
+def explanation(reader: Reader, patch: np.ndarray, target: int) -> np.ndarray:
     """Return a saliency map, float32 (side, side): above 0 supports a class, below 0 opposes it.
 
     Args:
         reader: the model.
         patch: uint8 (side, side, 3).
-        target: index of the class; None: the second of two, or the most probable of more.
+        target: index of the class.
     """
-    options = {} if target is None else {"target": target}
-    return explain.maps(reader.model, patch[None], **options)[0]
+    return explain.maps(reader.model, patch[None], target=target)[0]
 
 
 def calls(probabilities: np.ndarray, point: Point) -> np.ndarray:

@@ -192,9 +192,7 @@ def explanation(reader: Reader, patch: PatchResult, point: Point) -> np.ndarray:
     """Return a patch's saliency map, float32 (side, side), computed the first time."""
     target = explained_class(reader, patch, point)
     if target not in patch.explanations:
-        patch.explanations[target] = findings.explanation(
-            reader, patch.patch, None if reader.task.is_binary else target
-        )
+        patch.explanations[target] = findings.explanation(reader, patch.patch, target)
     return patch.explanations[target]
 
 

@@ -13,7 +13,6 @@ import keras
 from pcam_tf.errors import InputError, first_line
 from pcam_tf.files import written_whole
 from pcam_tf.models import backbones, model_files
-from pcam_tf.models.model_files import PATCH_PX, SHIPPED_MODEL, TEACHERS  # noqa: F401
 from pcam_tf.task import PCAM, Task
 
 _DROPOUT_LAYER = "head_dropout"

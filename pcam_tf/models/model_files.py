@@ -10,7 +10,6 @@ from pcam_tf.errors import InputError
 
 # Name of the task's description within a `.keras` archive.
 TASK_ENTRY = "task.json"
-PATCH_PX = task.PCAM.side_px
 
 SHIPPED_MODEL = Path(__file__).parent.parent / "shipped" / "model.keras"
 # The two teachers of the shipped model, by the names of their presets; their average is better.

@@ -122,6 +122,15 @@ def test_what_is_no_patch_is_refused_in_a_line(client, patches, tmp_path, kind):
     assert "Traceback" not in str(error.value) and "/" not in str(error.value)
 
 
+def test_a_page_of_the_shipped_model_is_built():
+    # gradio copies what its components hold, and an engine cannot be copied.
+    blocks = page.build(findings.load_reader())
+    assert blocks.blocks
+    blocks.close()
+    del blocks
+    gc.collect()
+
+
 @pytest.mark.parametrize(
     "path", ["/etc/hostname", "http://127.0.0.1:9/picture.png", "../../etc/hostname"]
 )

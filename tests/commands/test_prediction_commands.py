@@ -7,14 +7,14 @@ import pytest
 from command_runner import refused, run
 from PIL import Image
 
-from pcam_tf.models import classifier
+from pcam_tf.models import model_files
 
 
 def test_two_models_are_averaged(prepared, model_file, tmp_path, capsys):
     words = ["predict", "--data-dir", prepared, "--split", "test[:8]", "--model", model_file]
     words += ["--no-test-time-augmentation", "--output"]
     assert run(*words, tmp_path / "one.csv") == 0
-    shipped = classifier.SHIPPED_MODEL
+    shipped = model_files.SHIPPED_MODEL
     both = ["--average", "--model", model_file, shipped]
     assert run(*words, tmp_path / "average.csv", *both) == 0
     words[words.index(model_file)] = shipped

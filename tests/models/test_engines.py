@@ -209,7 +209,7 @@ def test_the_page_reads_with_either_engine(exported):
     for read in (findings.probabilities, findings.probabilities_one_view):
         np.testing.assert_allclose(read(fast, NOISE[:3]), read(slow, NOISE[:3]), atol=1e-5)
     assert fast.name == slow.name
-    explained = [findings.explanation(each, NOISE[0]) for each in (fast, slow)]
+    explained = [findings.explanation(each, NOISE[0], 1) for each in (fast, slow)]
     np.testing.assert_allclose(*explained, atol=1e-4)
 
 
