@@ -1,17 +1,30 @@
-"""Write files whole or not at all: under a temporary name, then renamed."""
+"""Write files whole or not at all, and find out before the work whether they can be written."""
 
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+import re
+import shutil
+import stat
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pcam_tf.errors import InputError
 
+_LINKS = 40  # as many as Linux follows
+
 
 @contextlib.contextmanager
 def written_whole(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` when the block ends without error.
+    """Yield a temporary path; put the file at `path` when the block ends without error.
+
+    An ordinary file is written beside its place and renamed, so that it appears whole. It keeps
+    the mode and the owner of the file that it replaces. A link is followed: the file that it points
+    to is replaced, not the link. What is no ordinary file (a device, a pipe, standard output) is
+    never replaced: the content is written into it at the end.
 
     The temporary name keeps the suffixes of `path`, because Keras and numpy choose the format by
     them. If the block raises, the temporary file is removed and an older `path` stays unchanged.
@@ -20,19 +33,233 @@ def written_whole(path: str | Path) -> Iterator[Path]:
         InputError: the folder cannot be made or written to, or the disk is full.
     """
     path = Path(path)
-    temporary = path.with_name(f".writing-{os.getpid()}-{path.name}")
+    with contextlib.ExitStack() as stack:
+        try:
+            target = _target(path)
+            if target is None:
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+                temporary = folder / path.name
+            else:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                temporary = _beside(target)
+                stack.callback(_remove, temporary)
+                # Made here, by the umask, whatever mode the block would give it.
+                temporary.open("wb").close()
+            yield temporary
+            if target is None:
+                _write_through(temporary, path)
+            else:
+                _keep_mode(target, temporary)
+                temporary.replace(target)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+
+
+def _beside(target, prefix=".writing"):
+    return target.with_name(f"{prefix}-{os.getpid()}-{target.name}")
+
+
+def _remove(path):
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def _unwritable(path, error):
+    reason = error.strerror or error
+    return InputError(
+        f"cannot write {printable(path)}: {reason}; choose a folder that is writable and has room."
+    )
+
+
+def _target(path: Path) -> Path | None:
+    """Return the ordinary file that is replaced, links followed; None for anything else.
+
+    Raises:
+        OSError: `path` is a folder, may not be written, or cannot be reached.
+    """
+    number = _descriptor(path)
+    if number is not None:
+        _check_open(number)
+        return None
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        # A new file, or a link that points to one: the link stays.
+        return Path(os.path.realpath(path))
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(None, "it is a folder")
+    if not os.access(path, os.W_OK):
+        raise PermissionError(None, "it may not be written")
+    return Path(os.path.realpath(path)) if stat.S_ISREG(found.st_mode) else None
+
+
+def _descriptor(path: Path) -> int | None:
+    """Return the number of this process's open file that `path` names: 1 for /dev/stdout."""
+    own = re.compile(rf"/dev/fd|/proc/{os.getpid()}/(task/\d+/)?fd")
+    for _ in range(_LINKS):
+        folder = Path(os.path.realpath(path.parent))
+        if own.fullmatch(str(folder)) and path.name.isdigit():
+            return int(path.name)
+        try:
+            path = folder / (folder / path.name).readlink()
+        except OSError:
+            return None  # no link
+    return None
+
+
+def _check_open(number):
+    """Refuse an open file that was opened for reading only, as by `<(...)`, or that is closed."""
+    import fcntl  # not above: Windows has none, nor names for open files
+
+    if fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+        raise PermissionError(None, "it is open for reading only")
+
+
+def is_ordinary(path: str | Path) -> bool:
+    """Return whether `path` is, or would become, an ordinary file: no device, pipe or folder."""
+    path = Path(path)
+    try:
+        return _descriptor(path) is None and stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return True
+
+
+def is_standard_output(path: str | Path) -> bool:
+    """Return whether `path` is a name of standard output, such as /dev/stdout."""
+    return _descriptor(Path(path)) == 1
+
+
+def _write_through(source: Path, path: Path) -> None:
+    """Copy the content of a file into a device, a pipe or an open file."""
+    number = _descriptor(path)
+    if number is not None and sys.__stdout__ is not None:
+        sys.__stdout__.flush()  # what was printed before comes first
+    # An open file goes on where it is: to open it anew would begin at its start.
+    into = path if number is None else os.dup(number)
+    with source.open("rb") as content, open(into, "wb") as file:  # noqa: PTH123 (or a number)
+        shutil.copyfileobj(content, file)
+
+
+def _keep_mode(target: Path, temporary: Path) -> None:
+    """Give a file the mode and, where this process may, the owner of the one it replaces."""
+    if not target.exists():
+        return
+    found = target.stat()
+    if hasattr(os, "chown") and (found.st_uid, found.st_gid) != (os.geteuid(), os.getegid()):
+        with contextlib.suppress(OSError):
+            os.chown(temporary, found.st_uid, found.st_gid)
+    temporary.chmod(stat.S_IMODE(found.st_mode))
+
+
+def check_outputs(outputs: Iterable[str | Path | None], inputs: Iterable[str | Path] = ()) -> None:
+    """Refuse outputs that cannot be written, or that would overwrite an input or each other.
+
+    To be called before the work begins. The trial leaves nothing behind.
+
+    Args:
+        outputs: files that will be written; None for one that was not asked for.
+        inputs: files that are read. One file under two names, by links say, is recognised.
+
+    Raises:
+        InputError: an output cannot be written, is one of the inputs, or is given twice.
+    """
+    outputs = [Path(path) for path in outputs if path is not None]
+    inputs, before = [Path(path) for path in inputs], []
+    for path in outputs:
+        for each in inputs:
+            if _is_same(path, each):
+                raise InputError(
+                    f"{printable(path)} is read by this command"
+                    f"{'' if path == each else f', as {printable(each)}'}: choose another output."
+                )
+        for each in before:
+            if _is_same(path, each):
+                raise InputError(
+                    f"{printable(each)} and {printable(path)} are one file: give each output its "
+                    "own name."
+                )
+        before.append(path)
+        _try_to_write(path)
+
+
+def _is_same(one, other):
+    """Return whether two paths lead to the same ordinary file, or would once they exist."""
+    if not (is_ordinary(one) and is_ordinary(other)):
+        return False
+    try:
+        return one.samefile(other)
+    except OSError:
+        return os.path.realpath(one) == os.path.realpath(other)
+
+
+def _try_to_write(path):
+    try:
+        target = _target(path)
+        if target is None:
+            return
+        folder = target.parent
+        trial = _beside(target, ".testing")
+        if not folder.is_dir():
+            # What is missing will be made within the nearest folder that is there.
+            there = next(each for each in (folder, *folder.parents) if os.path.lexists(each))
+            trial = _beside(there / "place", ".testing")
+        try:
+            trial.open("wb").close()
+        finally:
+            _remove(trial)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+@contextlib.contextmanager
+def locked(path: str | Path, busy: str) -> Iterator[None]:
+    """Hold a lock during the block; only one process at a time can.
+
+    The lock belongs to the process, not to the file: one that was killed leaves no lock behind.
+
+    Args:
+        path: of the lock's file, which is made, with its folder, if it is missing.
+        busy: the message if another process holds the lock.
+
+    Raises:
+        InputError: another process holds the lock, or the file cannot be made.
+    """
+    import filelock  # not above: it takes longer to import than all of this module
+
+    path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(path)
+        path.open("ab").close()
     except OSError as error:
-        reason = error.strerror or error
-        raise InputError(
-            f"cannot write {path}: {reason}; choose a folder that is writable and has room."
-        ) from error
+        raise _unwritable(path, error) from error
+    lock = filelock.FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout as error:
+        raise InputError(busy) from error
+    except OSError as error:  # some network file systems have no locks
+        warnings.warn(f"{printable(path)} cannot be locked ({error.strerror}).", stacklevel=3)
+    try:
+        yield
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        lock.release()
+
+
+def printable(path: str | Path) -> str:
+    """Return a path as text that any stream takes: what is no UTF-8 in it becomes escapes."""
+    return os.fspath(path).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def check_name(path: str | Path) -> None:
+    r"""Refuse a path whose bytes are no UTF-8: it can be opened, but not be named in a table.
+
+    Raises:
+        InputError: it has such bytes; the message shows them as escapes such as \udcff.
+    """
+    try:
+        os.fspath(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(f"the name {printable(path)} is not UTF-8: rename it.") from error
 
 
 def write_json(path: str | Path, content: dict) -> None:
