@@ -14,7 +14,6 @@ import toy_task
 from pcam_tf import __main__ as command_line
 from pcam_tf import data, evaluation, explain, figures, prediction, training
 from pcam_tf.app import findings
-from pcam_tf.data import audit
 from pcam_tf.evaluation import comparison, report_text, reports
 from pcam_tf.figures import html_report, pictures
 from pcam_tf.models import backbones, classifier, engines
@@ -55,11 +54,21 @@ def test_the_source_says_its_task_and_plain_tfds_reads_it(data_dir):
     assert patches["image"].shape == (8, 64, 64, 3)
     plain = tfds.load("shapes", data_dir=data_dir, split="validation", download=False)
     assert len(plain) == toy_task.SIZES["validation"]
-    found = audit.audit(
-        {"test": data.arrays(data.batches(source, "test", batch_size=32))}, toy_task.TASK
-    )
-    assert found["splits"]["test"]["discs"] == 48
-    assert "squares" in audit.format_audit(found)
+
+
+def test_the_command_line_audits_it(data_dir, tmp_path, capsys):
+    output = tmp_path / "audit.json"
+    assert command_line.main(["audit", "--data-dir", str(data_dir), "--output", str(output)]) == 0
+    assert json.loads(output.read_text(encoding="utf-8"))["splits"]["test"]["discs"] == 48
+    assert "squares" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["errors", "robustness"])
+def test_commands_for_two_classes_refuse_it(run_dir, data_dir, command, capsys):
+    given = {"errors": [run_dir / "predictions-test.csv"], "robustness": ["--model", run_dir]}
+    words = [command, *given[command], "--data-dir", data_dir]
+    assert command_line.main([str(word) for word in words]) == 2
+    assert "3 classes (discs, stripes, squares)" in capsys.readouterr().err
 
 
 def test_both_phases_learn_and_the_model_knows_its_task(run_dir):

@@ -65,7 +65,8 @@ def audit(
     source = options.open_source(data_dir)
     splits = [split for split in data.SPLITS if split in source.info.splits]
     counted = audit.audit(
-        {split: data.arrays(data.batches(source, split, batch_size=256)) for split in splits}
+        {split: data.arrays(data.batches(source, split, batch_size=256)) for split in splits},
+        data.task_of(source),
     )
     if output:
         write_json(output, counted)

@@ -7,6 +7,7 @@ import typer
 
 from pcam_tf.commands import options
 from pcam_tf.errors import InputError
+from pcam_tf.task import PCAM
 
 Predictions = Annotated[
     Path | None, typer.Argument(metavar="PREDICTIONS", help="A predictions table.")
@@ -29,6 +30,14 @@ Latest = Annotated[
         "from the web page.",
     ),
 ]
+Classes = Annotated[
+    tuple[str, str] | None,
+    typer.Option(
+        metavar="FIRST SECOND",
+        help="The names of the two classes, which a table of two does not hold. Default: "
+        f"{' '.join(PCAM.classes)}.",
+    ),
+]
 ReportFile = Annotated[
     Path | None,
     typer.Option(metavar="JSON", help="The report to write. Default: beside the table."),
@@ -40,6 +49,7 @@ def evaluate(
     compared: Compared = None,
     validation: Validation = None,
     latest: Latest = False,
+    classes: Classes = None,
     output: ReportFile = None,
 ) -> str:
     """Write a report on a predictions table, with 95 % intervals."""
@@ -52,13 +62,17 @@ def evaluate(
         _check_comparison(predictions, validation)
         return compare(*compared, tuple(validation) or None, output)
     if predictions is None:
-        raise InputError("give a predictions table.")
+        raise InputError(
+            "give a predictions table, before the options: `evaluate PREDICTIONS --validation "
+            "TABLE`."
+        )
     if len(validation) > 1:
         raise InputError("one predictions table needs one validation table.")
+    output = output or predictions.with_suffix(".report.json")
+    _refuse_overwriting(output, [predictions, *validation])
     table = (reviews.latest if latest else evaluation.read_predictions)(predictions)
     chosen_on = evaluation.read_predictions(validation[0]) if validation else None
-    report = evaluation.report(table, validation=chosen_on)
-    output = output or predictions.with_suffix(".report.json")
+    report = evaluation.report(table, validation=chosen_on, classes=classes or PCAM.classes)
     _write_report(report, table, title=str(predictions), output=output)
     text = report_text.format_report(report, title=str(predictions))
     return f"{text}\nreport in {output} and, with figures, in {output.with_suffix('.html')}"
@@ -69,6 +83,17 @@ def _check_comparison(predictions, validation):
         raise InputError("--compare takes two tables and no other: leave out the first one.")
     if len(validation) not in (0, 2):
         raise InputError("--compare needs two validation tables, one for each model, or none.")
+
+
+def _refuse_overwriting(output, tables):
+    """Refuse a report that would replace its own HTML page or a table that it is about."""
+    page = output.with_suffix(".html")
+    if output == page:
+        raise InputError(f"the HTML report is written to {page}: give --output another name.")
+    read = [path.resolve() for path in tables]
+    for path in (output, page):
+        if path.resolve() in read:
+            raise InputError(f"the report would replace {path}: give --output another name.")
 
 
 def _write_report(report, predictions, *, title, output):
@@ -150,8 +175,10 @@ def errors(
     from pcam_tf.studies import hard_tissue
 
     table = evaluation.read_predictions(predictions)
+    source = options.open_source(data_dir)
+    options.refuse_more_classes(data.task_of(source))
     threshold = _threshold(validation)
-    batches = data.batches(options.open_source(data_dir), split, batch_size=256)
+    batches = data.batches(source, split, batch_size=256)
     measures = hard_tissue.measure(data.arrays(batches))
     by_measure = hard_tissue.by_measure(table, measures, threshold)
     confident = hard_tissue.confident(table, measures, threshold)
@@ -162,6 +189,8 @@ def errors(
             f"share of each class that is wrong at the threshold {threshold:.3f}, by thirds",
             reports.markdown_table(hard_tissue.summary_rows(by_measure)),
             "\nthe more confident half of the errors, and the correct patches of their class",
-            confident.to_string(index=False, float_format="{:.3f}".format),
+            "none: a class without errors, or without correct patches, is left out"
+            if confident.empty
+            else confident.to_string(index=False, float_format="{:.3f}".format),
         ]
     )

@@ -11,6 +11,9 @@ from typing import Annotated
 
 import typer
 
+from pcam_tf.errors import InputError
+from pcam_tf.task import Task
+
 log = logging.getLogger(__name__)
 
 DataDir = Annotated[
@@ -60,3 +63,16 @@ def open_source(data_dir: str | None):
     from pcam_tf import data
 
     return data.open_source(data.chosen_dir(data_dir))
+
+
+def refuse_more_classes(task: Task) -> None:
+    """Refuse patches of more than two classes, for a command that measures one AUC.
+
+    Raises:
+        InputError: the task has more than two classes.
+    """
+    if not task.is_binary:
+        raise InputError(
+            f"the patches are of {len(task.classes)} classes ({', '.join(task.classes)}): this "
+            "command is for two."
+        )

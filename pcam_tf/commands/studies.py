@@ -29,10 +29,12 @@ def robustness(
     from pcam_tf.models import classifier
     from pcam_tf.studies import robustness
 
+    source = options.open_source(data_dir)
+    options.refuse_more_classes(data.task_of(source))
     models = {"model" if model else "shipped": classifier.load(model)}
     if baseline:
         models["baseline"] = classifier.load(baseline)
-    patches = data.read_patches(options.open_source(data_dir), split)
+    patches = data.read_patches(source, split)
     predicted = robustness.probabilities_under_shift(models, patches["image"])
     levels = robustness.auc_under_shift(patches["label"], predicted)
     with written_whole(output) as temporary:

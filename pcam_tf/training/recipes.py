@@ -23,11 +23,11 @@ class Recipe:
         dropout: share of features dropped in training.
         stochastic_depth: how often training skips residual blocks, see `backbones.connect`.
         batch_size: patches a step, in both phases.
-        stain_strength: strength of `augment.RandomStain`; 0 for none.
-        rotation_degrees: largest turn of `augment.RandomAffine`.
-        scaling: largest scaling of `augment.RandomAffine`; 1 for none.
-        shift_px: largest shift of `augment.RandomAffine`.
-        brightness, blur_px, jpeg_quality: see `augment.RandomScanner`; 0, 0, 100 for none.
+        stain_strength: strength of `augmentation.RandomStain`; 0 for none.
+        rotation_degrees: largest turn of `augmentation.RandomAffine`.
+        scaling: largest scaling of `augmentation.RandomAffine`; 1 for none.
+        shift_px: largest shift of `augmentation.RandomAffine`.
+        brightness, blur_px, jpeg_quality: see `augmentation.RandomScanner`; 0, 0, 100 for none.
         teachers: names of `model_files.TEACHERS`, or runs, whose log-odds, averaged, are learnt in
             place of the labels, see `distillation.with_teachers`; the unfrozen phase goes on from
             the first of them, so that there is no frozen phase.

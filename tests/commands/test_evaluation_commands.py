@@ -82,3 +82,24 @@ def test_predictions_that_are_no_table_are_refused(tmp_path, capfd):
     refused(run("evaluate", tmp_path / "empty.csv"), capfd, "empty.csv")
     (tmp_path / "binary.csv").write_bytes(bytes(range(256)))
     refused(run("evaluate", tmp_path / "binary.csv"), capfd, "binary.csv")
+
+
+def test_the_two_classes_can_be_named(tmp_path, capsys):
+    assert run("evaluate", predictions(tmp_path), "--classes", "benign", "malignant") == 0
+    assert "2 malignant" in capsys.readouterr().out
+    page = (tmp_path / "table.report.html").read_text(encoding="utf-8")
+    assert "malignant" in page and "tumour" not in page
+
+
+def test_a_report_replaces_neither_its_page_nor_its_tables(tmp_path, capfd):
+    path = predictions(tmp_path)
+    before = path.read_bytes()
+    refused(run("evaluate", path, "--output", tmp_path / "r.html"), capfd, "another name")
+    refused(run("evaluate", path, "--output", path), capfd, "would replace")
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    assert path.read_bytes() == before
+
+
+def test_the_predictions_stand_before_the_validation_table(tmp_path, capfd):
+    path = predictions(tmp_path)
+    refused(run("evaluate", "--validation", path, path), capfd, "before the options")
