@@ -114,7 +114,7 @@ def rows(builder, size):
     repetitions, cores = (1, 2) if smoke else (7, len(os.sched_getaffinity(0)))
     model, engine = classifier.load(), engines.load(engine="litert")
     validation = data.read_patches(builder, "validation[:64]" if smoke else "validation")
-    strays = differences(model, {}, validation, cores)["pcam_tf.engines float32"]
+    strays = differences(model, {}, validation, cores)["pcam_tf.models.engines float32"]
     if strays["largest_difference"] > engines.TOLERANCE:
         raise RuntimeError(f"LiteRT strays by {strays['largest_difference']} from Keras")
     patches = validation["image"][:512].astype("float32")
@@ -186,7 +186,7 @@ def rows(builder, size):
 
 
 def keras_rows(model, cores):
-    """Return the rows of TensorFlow, and of `pcam_tf.engines`, which decides on threads itself."""
+    """Return the rows of TensorFlow, and of our engine, which decides on threads itself."""
     signature = tf.TensorSpec((None, *model.input_shape[1:]), "float32")
     concrete = tf.function(lambda patches: model(patches, training=False), [signature])
     # Variables become constants, and BatchNormalization a part of the convolutions.
@@ -210,7 +210,7 @@ def keras_rows(model, cores):
         )
     engine = engines.load(engine="litert")
     for batch in BATCHES:
-        rows["pcam_tf.engines", "float32", "all", batch] = Row(
+        rows["pcam_tf.models.engines", "float32", "all", batch] = Row(
             min(8 * batch, 128), each(engine.predict_on_batch, batch), cores
         )
     return rows
@@ -352,7 +352,7 @@ def differences(model, makers, validation, cores):
     expected = prediction_of(model.predict_on_batch, patches)
     auc = sklearn.metrics.roc_auc_score(labels, expected)
     predicting = {key: make(cores, 8) for key, make in makers.items()}
-    predicting["pcam_tf.engines", "float32"] = engines.load(engine="litert").predict_on_batch
+    predicting["pcam_tf.models.engines", "float32"] = engines.load(engine="litert").predict_on_batch
     found = {"patches": len(labels), "keras_auc": auc}
     for key, predict in predicting.items():
         got = prediction_of(predict, patches)

@@ -7,12 +7,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=["audit", "hdf5", "image_files"],
     submod_attrs={
         "sources": [
-            "DOWNLOAD_BYTES",
-            "DOWNLOAD_HOST",
-            "NAME",
             "SPLITS",
             "SYNTHETIC_DIR",
-            "VERSION",
             "chosen_dir",
             "count",
             "download",

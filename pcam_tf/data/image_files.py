@@ -52,7 +52,7 @@ def opened(path: str | Path, name: str | None = None) -> Iterator[Image.Image]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_large(name, "far more") from error
     except Exception as error:  # what Pillow raises for a damaged file differs by format
-        # Pillow's own words may hold the path, which on a server is nobody's business.
+        # Pillow's message may contain the path, which a server must not show to visitors.
         what = "damaged or cut short" if "truncated" in str(error) else "damaged or another format"
         raise InputError(
             f"{name} is not a picture that can be read ({what}): give a PNG, JPEG or TIFF file."

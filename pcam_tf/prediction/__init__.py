@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submodules=["shards"],
     submod_attrs={
-        "pictures": ["centre", "picture_files", "predict_images"],
+        "pictures": ["centre", "predict_images"],
         "tables": [
             "BATCH_SIZE",
             "average",

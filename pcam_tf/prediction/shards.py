@@ -76,7 +76,7 @@ def of_pictures(paths: Sequence[str | Path], shard: tuple[int, int]) -> tuple[li
     """Return the picture files that a shard has, and a description of what is divided.
 
     Raises:
-        InputError: as `prediction.picture_files`, or there are more shards than batches.
+        InputError: as `pictures.picture_files`, or there are more shards than batches.
     """
     files = pictures.picture_files(paths)
     names = "\n".join(path.name for path in files)

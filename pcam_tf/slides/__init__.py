@@ -8,8 +8,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "regions": [
             "BATCH_SIZE",
-            "MOST_CELLS",
-            "STRIDE_PX",
             "affordable_stride",
             "covered_cells",
             "heat_map",
@@ -18,7 +16,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "rescaled",
             "strides_px",
             "tissue_mask",
-            "tumour_share",
         ]
     },
 )

@@ -193,15 +193,6 @@ def _mirrored(indices, size):
     return np.where(indices < size, indices, 2 * (size - 1) - indices)
 
 
-def tumour_share(heat: np.ndarray, threshold: float) -> float | None:
-    """Return the share of tissue cells whose probability is at least the threshold, 0..1.
-
-    None where a heat map has no tissue.
-    """
-    tissue = np.isfinite(heat)
-    return float((heat[tissue] >= threshold).mean()) if tissue.any() else None
-
-
 def covered_cells(mask: np.ndarray, shape: tuple[int, int], stride_px: int = STRIDE_PX):
     """Return which cells of a region's grid an annotation touches, bool (rows, columns).
 

@@ -7,14 +7,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=["nuclei", "section", "tissue"],
     submod_attrs={
         "patches": [
-            "CENTRE",
-            "Patches",
-            "SLIDES",
-            "SyntheticConfig",
             "SyntheticPatchCamelyon",
             "builder",
             "config_of",
-            "draw_chunks",
             "draw_patches",
             "quiet_tfds",
         ]

@@ -80,7 +80,7 @@ def draw_chunks(
         raise unknown("split", split, SLIDES)
     if count < 1 or seed < 0:
         raise InputError(f"count {count}, seed {seed}: count must be above 0, seed 0 or above.")
-    # A split's slides and chunks have seeds of their own, told apart by the second number.
+    # A split's slides and chunks have their own seeds, which differ in the second number.
     slides = [
         section.draw_slide(np.random.default_rng([seed, len(SLIDES), slide]))
         for slide in SLIDES[split]

@@ -144,12 +144,6 @@ def test_where_there_is_no_tissue_nothing_is_predicted():
 
     heat = slides.heat_map(predict, np.full((100, 100, 3), 240, "uint8"))
     assert np.isnan(heat).all()
-    assert slides.tumour_share(heat, 0.5) is None
-
-
-def test_the_share_is_of_tissue():
-    heat = np.array([[0.2, 0.5], [0.9, np.nan]], "float32")
-    assert slides.tumour_share(heat, 0.5) == pytest.approx(2 / 3)
 
 
 def test_large_regions_are_looked_at_in_larger_steps(monkeypatch):
