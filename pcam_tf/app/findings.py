@@ -6,6 +6,7 @@ are read from the report of the model's run. A model without a report has one se
 rates are unknown.
 """
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from pcam_tf import explain, prediction, slides
+from pcam_tf.errors import InputError
 from pcam_tf.evaluation import calibration, reports
 from pcam_tf.models import classifier, engines, model_files
 from pcam_tf.studies import novelty
@@ -64,7 +66,7 @@ def load_reader(model: str | Path | None = None, engine: str | None = None) -> R
         engine: what predicts, see `engines.load`.
 
     Raises:
-        InputError: there is no such model or engine, or it cannot be read.
+        InputError: there is no such model or engine, or it or its report cannot be read.
     """
     path = model_files.model_file(model or model_files.SHIPPED_MODEL)
     predicting = engines.load(path, engine)
@@ -75,6 +77,11 @@ def load_reader(model: str | Path | None = None, engine: str | None = None) -> R
     if path.name == "model.keras" and (path.parent / "report.json").is_file():
         report = reports.read_run_report(path.parent).get("unfrozen", {})
     temperature = report.get("calibration", {}).get("temperature", 1.0)
+    if not (isinstance(temperature, int | float) and 0 < temperature < math.inf):
+        raise InputError(
+            f"{path.parent / 'report.json'} holds the temperature {temperature}: evaluate the run "
+            "anew."
+        )
     task = engines.task_of(predicting)
     points = _binary_points(task, report, temperature) if task.is_binary else _points(task, report)
     return Reader(loaded, predicting, task, name, temperature, points)
@@ -132,8 +139,8 @@ def probabilities(reader: Reader, patches: np.ndarray) -> np.ndarray:
     """
     means = [
         # Always one batch of eight: Keras would compile again for another size.
-        reader.engine.predict_on_batch(
-            np.concatenate(list(prediction.d4_views(patch[None]))).astype("float32")
+        engines.probabilities(
+            reader.engine, np.concatenate(list(prediction.d4_views(patch[None])))
         ).mean(axis=0, dtype="float64")
         for patch in patches
     ]
@@ -148,9 +155,10 @@ def probabilities_one_view(reader: Reader, patches: np.ndarray) -> np.ndarray:
         patches: uint8 (n, side, side, 3), n up to 32.
     """
     size = slides.BATCH_SIZE if isinstance(reader.engine, keras.Model) else len(patches)
-    batch = np.zeros((size, *patches.shape[1:]), "float32")
-    batch[: len(patches)] = patches
-    return _class_probabilities(reader, reader.engine.predict_on_batch(batch)[: len(patches)])
+    # Keras would compile again for another size. Patches are repeated, since a model may answer
+    # NaN to an empty one.
+    batch = patches[np.arange(size) % len(patches)]
+    return _class_probabilities(reader, engines.probabilities(reader.engine, batch)[: len(patches)])
 
 
 def _class_probabilities(reader, outputs):

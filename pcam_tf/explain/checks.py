@@ -107,7 +107,7 @@ def randomisation(
     """
     patches = np.asarray(patches, "float32")
     targets = methods.targets(model, patches)
-    before = {name: methods.METHODS[name](model, patches, targets) for name in names}
+    before = {name: methods.maps_of(model, patches, name, targets) for name in names}
     shuffled = keras.models.clone_model(model)
     shuffled.set_weights(model.get_weights())
     shuffled.task = classifier.task_of(model)
@@ -124,7 +124,7 @@ def randomisation(
         for _, weight in kernels[first:last]:
             weight.assign(rng.permuted(np.asarray(weight).ravel()).reshape(weight.shape))
         for name in names:
-            after = methods.METHODS[name](shuffled, patches, targets)
+            after = methods.maps_of(shuffled, patches, name, targets)
             pairs = zip(before[name], after, strict=True)
             correlations = [rank_correlation(*pair) for pair in pairs]
             row = {"method": name, "layers": int(last), "lowest": kernels[last - 1][0]}

@@ -18,7 +18,7 @@ import scipy.ndimage
 from pcam_tf import errors
 from pcam_tf.errors import InputError
 from pcam_tf.explain import graph
-from pcam_tf.models import classifier
+from pcam_tf.models import classifier, engines
 
 BATCH_SIZE = 64
 BLUR_PX = 8.0  # sigma of the blur; at this sigma no nucleus can be seen
@@ -127,14 +127,31 @@ def maps(
 
     Raises:
         InputError: no such method or class, patches of another shape, or a model that the method
-            cannot explain.
+            cannot explain, such as one that returns NaN.
     """
     if method not in METHODS:
         raise errors.unknown("method", method, METHODS)
     patches = _checked(model, patches)
     if not len(patches):
         return np.zeros((0, *patches.shape[1:3]), "float32")
-    return np.asarray(METHODS[method](model, patches, targets(model, patches, target)), "float32")
+    return maps_of(model, patches, method, targets(model, patches, target))
+
+
+def maps_of(
+    model: keras.Model, patches: np.ndarray, method: str, classes: np.ndarray
+) -> np.ndarray:
+    """Return the signed maps of a method for the class of each patch, see `maps`.
+
+    Args:
+        model: a classifier.
+        patches: float32 (n, side, side, 3), one or more.
+        method: a key of `METHODS`.
+        classes: int32 (n,), such as `targets` returns.
+
+    Raises:
+        InputError: the model cannot be explained.
+    """
+    return _finite(np.asarray(METHODS[method](model, patches, classes), "float32"), model)
 
 
 def targets(model: keras.Model, patches: np.ndarray, target: int | None = None) -> np.ndarray:
@@ -175,11 +192,23 @@ def log_odds_of(model: keras.Model, patches: np.ndarray, classes: np.ndarray) ->
 
 
 def logits(model: keras.Model, patches: np.ndarray) -> np.ndarray:
-    """Return what goes into the sigmoid or softmax of a classifier, float32 (n, outputs)."""
+    """Return what goes into the sigmoid or softmax of a classifier, float32 (n, outputs).
+
+    Raises:
+        InputError: one of them is not finite, or the model ends in something else.
+    """
     patches, forward = np.asarray(patches, "float32"), graph.to_logits(model)
-    return np.concatenate(
-        [np.asarray(forward(patches[rows])) for rows in _batches(max(len(patches), 1))]
-    )
+    found = [np.asarray(forward(patches[rows])) for rows in _batches(max(len(patches), 1))]
+    return _finite(np.concatenate(found), model)
+
+
+def _finite(values, model):
+    """Return values of a model, or refuse them: NaN would look like a patch without evidence."""
+    if not np.isfinite(values).all():
+        raise InputError(
+            f"{engines.described(model)} cannot be explained: what it computes is not finite."
+        )
+    return values
 
 
 def blurred(patches: np.ndarray) -> np.ndarray:

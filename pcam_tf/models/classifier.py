@@ -233,7 +233,7 @@ def load(path: str | Path | None = None) -> keras.Model:
 
     Returns:
         A model from raw patches to probabilities, see `build`. The attribute `task` is its task:
-        the one stored in the file, else PatchCamelyon's.
+        the one stored in the file, else PatchCamelyon's. The attribute `file` names the file.
 
     Raises:
         InputError: there is no such file, Keras cannot read it, or it is no classifier of patches.
@@ -247,7 +247,7 @@ def load(path: str | Path | None = None) -> keras.Model:
             f"{path} is not a model that Keras {keras.__version__} can read ({reason}); "
             "give a .keras file written by Keras 3."
         ) from error
-    classifier.task = model_files.task_of(path)
+    classifier.task, classifier.file = model_files.task_of(path), str(path)
     try:
         task_of(classifier)
     except InputError as error:

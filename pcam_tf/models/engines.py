@@ -18,7 +18,7 @@ import numpy as np
 
 from pcam_tf.errors import InputError, first_line, unknown
 from pcam_tf.files import written_whole
-from pcam_tf.models import model_files
+from pcam_tf.models import model_files, outputs
 from pcam_tf.task import PCAM, Task
 
 ENGINES = ("litert", "tensorflow")
@@ -38,13 +38,13 @@ class Engine(Protocol):
     task: Task
 
     def predict_on_batch(self, patches: np.ndarray) -> np.ndarray:
-        """Return probabilities, float32 (n, outputs), of patches, float32 (n, side, side, 3)."""
+        """Return what the model returns for patches, float32 (n, side, side, 3), unchecked."""
 
 
 class LiteRT:
     """A model in LiteRT, on all cores that this process may use; any thread may call it."""
 
-    def __init__(self, content: bytes, task: Task | None = None):
+    def __init__(self, content: bytes, task: Task | None = None, file: str | None = None):
         """Prepare one interpreter a core.
 
         Interpreters of one thread each, with patches of their own, are faster than one with
@@ -53,6 +53,7 @@ class LiteRT:
         Args:
             content: a model in TFLite's format, from patches to probabilities, or to features.
             task: that the probabilities are of; None for features.
+            file: that the model comes from, for messages.
 
         Raises:
             ImportError: LiteRT is not installed.
@@ -72,7 +73,7 @@ class LiteRT:
             interpreter.allocate_tensors()
             put, got = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
             self._idle.put((interpreter, put["index"], got["index"]))
-        self.task = task
+        self.task, self.file = task, file
         self._patch_shape, self._outputs = tuple(put["shape"][1:]), got["shape"][-1]
         self._pool = concurrent.futures.ThreadPoolExecutor(self._workers, "litert")
 
@@ -146,6 +147,26 @@ def task_of(engine: Engine) -> Task:
     return getattr(engine, "task", None) or PCAM
 
 
+def probabilities(engine: Engine, patches: np.ndarray) -> np.ndarray:
+    """Return the probabilities of patches, (n, outputs): every prediction passes through here.
+
+    Args:
+        engine: a classifier, see `load`.
+        patches: (n, side, side, 3), RGB 0..255.
+
+    Raises:
+        InputError: the model returns something else, such as logits or NaN; see
+            `outputs.checked`.
+    """
+    values = engine.predict_on_batch(np.asarray(patches, "float32"))
+    return outputs.checked(values, len(patches), task_of(engine), described(engine))
+
+
+def described(engine: Engine) -> str:
+    """Return what to call a model in a message: its file, or its name."""
+    return getattr(engine, "file", None) or f"the model {getattr(engine, 'name', 'given')!r}"
+
+
 def name_of(engine: Engine) -> str:
     """Return the name of `ENGINES` of what `load` returned."""
     return "litert" if isinstance(engine, LiteRT) else "tensorflow"
@@ -164,7 +185,7 @@ def _load_export(path):
     if exported_from != model_files.digest(path):
         raise InputError(f"{export} is of another model than {path}: {anew}")
     try:
-        return LiteRT(content, model_files.task_of(path))
+        return LiteRT(content, model_files.task_of(path), str(path))
     except ImportError as error:
         raise InputError(
             f"LiteRT cannot be imported ({error}): run `python -m pip install ai-edge-litert`."
@@ -185,13 +206,14 @@ def export(model: str | Path | None = None, *, small: bool = False) -> Path:
         The file that was written.
 
     Raises:
-        InputError: no such model, LiteRT cannot run it as Keras does, or the export cannot be
-            written.
+        InputError: no such model, it returns no probabilities, LiteRT cannot run it as Keras
+            does, or the export cannot be written.
     """
     from pcam_tf.models import classifier
 
     path = model_files.model_file(model or model_files.SHIPPED_MODEL)
     digest, loaded = model_files.digest(path), classifier.load(path)
+    probabilities(loaded, probe(loaded.input_shape[1]))
     try:
         content = _converted(loaded)
         if small:
@@ -262,7 +284,7 @@ def _checked(content, model):
     Raises:
         ValueError: it does not.
     """
-    patches = _probe(model.input_shape[1])
+    patches = probe(model.input_shape[1])
     engine, expected = LiteRT(content), np.asarray(model.predict_on_batch(patches))
     moved = np.abs(engine.predict_on_batch(patches) - expected).max()
     if not moved < TOLERANCE * max(np.abs(expected).max(), 1):
@@ -270,7 +292,7 @@ def _checked(content, model):
     return engine
 
 
-def _probe(side_px):
+def probe(side_px):
     """Return 16 patches that differ in colour, contrast and grain, float32."""
     rng = np.random.default_rng(0)
     fine = rng.integers(0, 256, (8, side_px, side_px, 3))

@@ -33,11 +33,14 @@ def probabilities(
 
     Returns:
         (n,), of the second of two classes, or (n, classes).
+
+    Raises:
+        InputError: the model returns something else, see `engines.probabilities`.
     """
     seen = np.concatenate(list(views.d4_views(patches))) if test_time_augmentation else patches
     predictions = np.concatenate(
         [
-            np.asarray(model.predict_on_batch(seen[first : first + BATCH_SIZE].astype("float32")))
+            engines.probabilities(model, seen[first : first + BATCH_SIZE])
             for first in range(0, len(seen), BATCH_SIZE)
         ]
     )
@@ -89,15 +92,18 @@ def average(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
         tables: predictions tables of the same patches in the same order, one a model.
 
     Raises:
-        InputError: the tables are of different classes.
+        InputError: the tables are of different classes, or hold something else than probabilities.
     """
     columns = [name for name in tables[0] if name.startswith("probability")]
     if any(
         columns != [name for name in table if name.startswith("probability")] for table in tables
     ):
         raise InputError("the models have different classes: average models of one task.")
+    values = np.stack([table[columns].to_numpy("float64") for table in tables])
+    if not ((values >= 0) & (values <= 1)).all():  # NaN is neither
+        raise InputError("a table to be averaged holds a probability outside 0..1, or none.")
     # A probability of 0 or 1 would outvote every other model.
-    clipped = np.clip(np.stack([table[columns].to_numpy() for table in tables]), 1e-6, 1 - 1e-6)
+    clipped = np.clip(values, 1e-6, 1 - 1e-6)
     # Not above: importing it takes longer than predicting some dozens of patches.
     import scipy.special
 

@@ -147,7 +147,8 @@ def heat_map(
         mirrored there. NaN where there is no tissue.
 
     Raises:
-        InputError: an impossible step, or a region smaller than a patch.
+        InputError: an impossible step, a region smaller than a patch, or a prediction that is not
+            finite.
     """
     tissue = tissue_mask(region, stride_px)
     found = np.full(tissue.shape, np.nan, "float32")
@@ -156,6 +157,9 @@ def heat_map(
         chosen = places[first : first + BATCH_SIZE]
         patches = np.stack([patch_around(region, *place, stride_px, task) for place in chosen])
         predicted = predict(patches)
+        if not np.isfinite(predicted).all():
+            # In a heat map NaN means that there is no tissue.
+            raise InputError("the model returns no number for a patch with tissue: use another.")
         if first == 0:
             found = np.full((*tissue.shape, *predicted.shape[1:]), np.nan, "float32")
         found[tuple(chosen.T)] = predicted

@@ -5,12 +5,15 @@ from collections.abc import Sequence
 import keras
 
 from pcam_tf.errors import InputError
-from pcam_tf.models import classifier, model_files
+from pcam_tf.models import classifier, engines, model_files
 from pcam_tf.training import augmentation
 
 
 def _teacher(name):
-    return classifier.load(model_files.TEACHERS.get(name, name))
+    """Load a teacher; one that returns logits or NaN is refused, since clipping would hide them."""
+    teacher = classifier.load(model_files.TEACHERS.get(name, name))
+    engines.probabilities(teacher, engines.probe(teacher.input_shape[1]))
+    return teacher
 
 
 def start_from(name: str, model: keras.Model, backbone: str) -> None:
@@ -54,7 +57,7 @@ def with_teachers(
         A model of patches to (batch, 2 × outputs), the student's probabilities first.
 
     Raises:
-        InputError: a teacher is missing.
+        InputError: a teacher is missing, or returns no probabilities.
     """
     task = classifier.task_of(model)
     views = patches = keras.Input(model.input_shape[1:])

@@ -11,7 +11,7 @@ import sklearn.metrics
 
 from pcam_tf.errors import InputError
 from pcam_tf.files import written_whole
-from pcam_tf.models import classifier
+from pcam_tf.models import classifier, outputs
 from pcam_tf.training import devices, runs
 from pcam_tf.training.recipes import Recipe
 from pcam_tf.training.runs import HISTORY_COLUMNS, Run
@@ -102,7 +102,9 @@ class Record(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Validate, keep the best model, write a checkpoint, then the row of the history."""
         self.averager.on_test_begin()
-        probabilities = np.asarray(self.validate(), "float64")
+        name = f"the model of {self.phase} epoch {epoch + 1}"
+        probabilities = outputs.checked(self.validate(), len(self.labels), self.run.task, name)
+        probabilities = probabilities.astype("float64")
         if not self.run.task.is_binary:
             # In float32 their sums differ from 1 by more than scikit-learn allows.
             probabilities /= probabilities.sum(axis=1, keepdims=True)
