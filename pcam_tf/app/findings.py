@@ -35,6 +35,7 @@ LIKELIHOODS = (
     (0.05, "{name} is unlikely"),
     (0.0, "{name} is very unlikely"),
 )
+NO_TISSUE = "no tissue"
 NO_REPORT = "The error rates of this model are unknown: it has no report."
 
 

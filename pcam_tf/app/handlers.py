@@ -76,7 +76,7 @@ class Handlers:
 
     def read_again(self, files, mpp, setting, state, request: gr.Request, progress=_PROGRESS):
         """Read the uploaded files at the scale that the visitor entered."""
-        if not mpp:
+        if visit.entered_mpp(mpp) is None:
             raise InputError("enter the microns per pixel first.")
         return self._read_files(files, mpp, setting, state, request, progress)
 
@@ -154,7 +154,8 @@ class Handlers:
 
         Args:
             picture: a PNG, JPEG or TIFF file.
-            mpp: its microns per pixel; 0: as the file states, or else the model's own.
+            mpp: its microns per pixel, a number or text; 0 or "": as the file states, or else the
+                model's own.
             setting: the operating point, as on the page.
         """
         if not picture:
@@ -163,7 +164,7 @@ class Handlers:
         state = Visit(self.folder / hashlib.sha256(os.urandom(16)).hexdigest()[:32])
         try:
             pictures = [_read_upload(picture)]
-            visit.read_pictures(self.reader, state, pictures, several=False, mpp=mpp or None)
+            visit.read_pictures(self.reader, state, pictures, several=False, mpp=mpp)
             return views.as_json(self.reader, state, point)
         finally:
             shutil.rmtree(state.folder, ignore_errors=True)
@@ -212,8 +213,8 @@ class Handlers:
             "region": shown(lambda: overlays.region_value(reader, region, point), region),
             "gallery": shown(lambda: views.gallery(reader, state, point), several),
             "patch": shown(lambda: overlays.patch_value(reader, patch, point), patch),
-            "review_row": gr.update(visible=bool(patch)),
-            "review": views.question(reader, patch, point) if patch else "",
+            "review_row": gr.update(visible=bool(patch and patch.has_tissue)),
+            "review": views.question(reader, patch, point) if patch and patch.has_tissue else "",
             "downloads": gr.update(visible=True),
             "predictions": files["predictions"],
             "report": files["report"],

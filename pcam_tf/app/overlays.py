@@ -156,31 +156,38 @@ def region_overlay(reader: Reader, region: RegionResult, point: Point) -> Image.
 
 
 def patch_overlay(reader: Reader, patch: PatchResult, point: Point) -> Image.Image:
-    """Return a patch's saliency map as an overlay: orange supports the class, blue opposes it."""
+    """Return a patch's saliency map as an overlay: orange supports the class, blue opposes it.
+
+    Without tissue there is no map, and the overlay is transparent.
+    """
+    if not patch.has_tissue:
+        return Image.new("RGBA", (patch.patch.shape[1], patch.patch.shape[0]))
     signed = visit.explanation(reader, patch, point)
     return saliency(signed, supports=style.TUMOUR, opposes=style.NORMAL)
 
 
 def patch_value(reader: Reader, patch: PatchResult, point: Point) -> dict:
     """Return what the viewer shows of a patch under its saliency map."""
-    task = reader.task
-    explained = html.escape(task.classes[visit.explained_class(reader, patch, point)])
-    legend = (
-        f"Orange supports {explained}, blue opposes it. The strength of the colours is relative to "
-        "this patch."
-    )
-    square = None
-    if task.centre_px:
+    task, explained, square = reader.task, "", None
+    legend, alt = "There is no tissue in this patch, so nothing is explained.", "Patch, no tissue."
+    if patch.has_tissue:
+        explained = html.escape(task.classes[visit.explained_class(reader, patch, point)])
+        called = findings.call(reader, patch.probabilities, point)
+        alt = f"Patch under its explanation, called {called}."
+        legend = (
+            f"Orange supports {explained}, blue opposes it. The strength of the colours is "
+            "relative to this patch."
+        )
+    if task.centre_px and patch.has_tissue:
         legend += " The square is the part that the prediction is about."
         square = {
             "left": 100 * task.centre.start / task.side_px,
             "side": 100 * task.centre_px / task.side_px,
         }
-    called = findings.call(reader, patch.probabilities, point)
     return {
         **_viewer_value(Image.fromarray(patch.patch), patch_overlay(reader, patch, point)),
         "key": f"{patch.patch_id} {explained}",
-        "alt": html.escape(f"Patch under its explanation, called {called}."),
+        "alt": html.escape(alt),
         "height_vh": 45,
         "square": square,
         "slider": "Explanation",

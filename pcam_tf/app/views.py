@@ -18,6 +18,8 @@ from pcam_tf.files import written_whole
 from pcam_tf.task import PCAM, Task
 
 RESEARCH_ONLY = "Research use only. Not for diagnosis."
+NOTHING_STAINED = "Nothing in this patch is stained, so there is no prediction."
+_NEUTRAL = "#767676"  # the colour where nothing is called
 _REPORT_PX = 1000  # largest side of the heat map in a report
 
 
@@ -56,20 +58,12 @@ def summary(reader: Reader, state: Visit, point: Point) -> str:
         shares = findings.shares(region.probabilities, point)
         sentence = findings.shares_sentence(reader, region.probabilities, point)
         lines += [
-            _headline(reader, shares, sentence),
+            _headline(_colour(reader, shares), sentence),
             f"<p>{places:,} places, {region.stride_px * mpp:.0f} microns apart, one prediction "
             "each.</p>",
         ]
     if patch:
-        index = int(findings.calls(patch.probabilities, point))
-        counts = np.eye(len(reader.task.classes))[index]
-        rule = findings.rule(reader, point)
-        probability = findings.probability_sentence(reader, patch.probabilities)
-        text = f"{probability} {rule[0].upper()}{rule[1:]}. {patch.name}."
-        lines += [
-            _headline(reader, counts, f"Called {reader.task.classes[index]}"),
-            f"<p>{_bold_first_percent(html.escape(text))}</p>",
-        ]
+        lines += _patch_lines(reader, patch, point)
     elif len(state.patches) > 1:
         lines.append(_several(reader, state, point))
         lines.append("<p>Choose one to see its explanation.</p>")
@@ -77,23 +71,45 @@ def summary(reader: Reader, state: Visit, point: Point) -> str:
     return f'<div class="result" role="status">{"".join(lines)}</div>'
 
 
+def _patch_lines(reader, patch, point):
+    if not patch.has_tissue:
+        text = f"{NOTHING_STAINED} {patch.name}."
+        return [_headline(_NEUTRAL, "No tissue"), f"<p>{html.escape(text)}</p>"]
+    index = int(findings.calls(patch.probabilities, point))
+    rule = findings.rule(reader, point)
+    probability = findings.probability_sentence(reader, patch.probabilities)
+    text = f"{probability} {rule[0].upper()}{rule[1:]}. {patch.name}."
+    colour = overlays.colours(reader.task)[index]
+    return [
+        _headline(colour, f"Called {reader.task.classes[index]}"),
+        f"<p>{_bold_first_percent(html.escape(text))}</p>",
+    ]
+
+
 def _bold_first_percent(text):
     return re.sub(r"((above |below )?\d+ %)", r"<strong>\1</strong>", text, count=1)
 
 
 def _several(reader, state, point):
-    probabilities = np.stack([patch.probabilities for patch in state.patches])
-    called = findings.calls(probabilities, point)
-    counts = np.bincount(called, minlength=len(reader.task.classes))
-    stated = [1] if reader.task.is_binary else np.flatnonzero(counts)
-    text = ", ".join(f"{counts[k]} called {reader.task.classes[k]}" for k in stated)
-    return _headline(reader, counts, f"{len(state.patches)} patches: {text}")
+    stained = [patch.probabilities for patch in state.patches if patch.has_tissue]
+    empty, colour, parts = len(state.patches) - len(stained), _NEUTRAL, []
+    if stained:
+        called = findings.calls(np.stack(stained), point)
+        counts = np.bincount(called, minlength=len(reader.task.classes))
+        stated = [1] if reader.task.is_binary else np.flatnonzero(counts)
+        parts = [f"{counts[k]} called {reader.task.classes[k]}" for k in stated]
+        colour = _colour(reader, counts)
+    parts += [f"{empty} without tissue"] if empty else []
+    return _headline(colour, f"{len(state.patches)} patches: {', '.join(parts)}")
 
 
-def _headline(reader, counts, text):
-    """Return a headline in the colour of the second of two classes if called, else the largest."""
+def _colour(reader, counts):
+    """Return the colour of the second of two classes if any is called so, else the largest's."""
     index = int(counts[1] > 0) if reader.task.is_binary else int(np.argmax(counts))
-    colour = overlays.colours(reader.task)[index]
+    return overlays.colours(reader.task)[index]
+
+
+def _headline(colour, text):
     return f'<p class="call" style="border-color: {colour}">{html.escape(text)}</p>'
 
 
@@ -101,6 +117,9 @@ def gallery(reader: Reader, state: Visit, point: Point) -> list[tuple[np.ndarray
     """Return the patches of a visit, each with its name and its probability."""
     items = []
     for patch in state.patches:
+        if not patch.has_tissue:
+            items.append((patch.patch, f"{patch.name}: {findings.NO_TISSUE}"))
+            continue
         index = visit.explained_class(reader, patch, point)
         share = findings.percent(patch.probabilities[index])
         name = "" if reader.task.is_binary else f"{reader.task.classes[index]} "
@@ -130,21 +149,29 @@ def review_sentence(patch: PatchResult) -> str:
 
 
 def as_json(reader: Reader, state: Visit, point: Point) -> dict:
-    """Return a result for programs: of `kind` "patch" or "region"."""
+    """Return a result for programs: of `kind` "patch" or "region".
+
+    The `call` of a patch without tissue is "no tissue", and its probability null.
+    """
     common = {"threshold": point.threshold, "notes": state.notes, "model": reader.name}
     if state.region:
         content = {"kind": "region", **_region_json(reader, state.region, point)}
         notice = state.region.notice
     else:
         patch = state.patches[0]
-        values = {"call": findings.call(reader, patch.probabilities, point)}
-        if reader.task.is_binary:
-            values = {"probability": float(patch.probabilities[1]), **values}
-        else:
-            by_class = zip(reader.task.classes, patch.probabilities.tolist(), strict=True)
-            values = {"probabilities": dict(by_class), **values}
-        content, notice = {"kind": "patch", **values}, patch.notice
+        content, notice = {"kind": "patch", **_patch_json(reader, patch, point)}, patch.notice
     return common | content | {"unlike_training": notice, "research_use_only": RESEARCH_ONLY}
+
+
+def _patch_json(reader, patch, point):
+    key = "probability" if reader.task.is_binary else "probabilities"
+    if not patch.has_tissue:
+        return {key: None, "call": findings.NO_TISSUE}
+    if reader.task.is_binary:
+        value = float(patch.probabilities[1])
+    else:
+        value = dict(zip(reader.task.classes, patch.probabilities.tolist(), strict=True))
+    return {key: value, "call": findings.call(reader, patch.probabilities, point)}
 
 
 def _region_json(reader, region, point):
@@ -208,6 +235,8 @@ def _patch_pictures(reader, state, point):
     if patch is None:
         return []
     overlay = overlays.patch_overlay(reader, patch, point)
+    if not patch.has_tissue:
+        return [("The patch", overlays.over_patch(patch.patch, overlay, task, 0))]
     explained = task.classes[visit.explained_class(reader, patch, point)]
     about = "; the prediction is about its centre square" if task.centre_px else ""
     return [
@@ -226,6 +255,9 @@ def _rows(reader, state, point, setting):
         rows += [("Region", f"{state.region.name}. {shares}.")]
     patches = state.patches if state.chosen is None else [state.chosen_patch]
     for patch in patches:
+        if not patch.has_tissue:
+            rows.append((patch.name, f"No tissue. {NOTHING_STAINED}"))
+            continue
         call = f"Called {findings.call(reader, patch.probabilities, point)}."
         probability = findings.probability_sentence(reader, patch.probabilities)
         parts = (call, probability, review_sentence(patch))

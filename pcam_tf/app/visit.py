@@ -1,5 +1,6 @@
 """What one visitor of the page has had read: patches, a region, a log."""
 
+import collections
 import dataclasses
 import datetime
 import hashlib
@@ -13,6 +14,7 @@ import pandas as pd
 from pcam_tf import prediction, slides
 from pcam_tf.app import findings, reviews
 from pcam_tf.app.findings import Point, Reader
+from pcam_tf.data import image_files
 from pcam_tf.errors import InputError
 from pcam_tf.files import written_whole
 from pcam_tf.task import Task
@@ -28,15 +30,22 @@ class PatchResult:
 
     name: str
     patch: np.ndarray  # uint8 (side, side, 3)
-    probabilities: np.ndarray  # float64 (classes,), calibrated
+    probabilities: np.ndarray | None  # float64 (classes,), calibrated; None: no tissue
     notice: str  # how it differs from the training data, or ""
+    copy: int = 1  # from 2 on for a further patch of the same name and content
     review: str = ""  # "agrees" or "disagrees"
     explanations: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)  # by class
 
     @property
     def patch_id(self) -> str:
-        """Name and content: differs for two patches of the same name."""
-        return f"{self.name} {hashlib.sha256(self.patch.tobytes()).hexdigest()[:8]}"
+        """Name, content and number: differs for any two patches that are read together."""
+        number = f" ({self.copy})" if self.copy > 1 else ""
+        return f"{self.name} {hashlib.sha256(self.patch.tobytes()).hexdigest()[:8]}{number}"
+
+    @property
+    def has_tissue(self) -> bool:
+        """Whether there is tissue in the patch, and so a prediction."""
+        return self.probabilities is not None
 
 
 @dataclasses.dataclass
@@ -76,6 +85,24 @@ def safe_name(name: str) -> str:
     return re.sub(r"[^\w.() -]", "_", name)[-80:].lstrip("-. ") or "picture"
 
 
+def entered_mpp(value: float | str | None) -> float | None:
+    """Return microns per pixel that a visitor or a program entered; None for nothing or 0.
+
+    Raises:
+        InputError: it is no number; text such as "0.25" or "0,25" is one.
+    """
+    text = "" if value is None else str(value).strip()
+    if not text:
+        return None
+    try:
+        return float(text.replace(",", ".")) or None
+    except ValueError as error:
+        low, high = image_files.PLAUSIBLE_MPP
+        raise InputError(
+            f"{text[:40]!r} as microns per pixel: give a number from {low:g} to {high:g}."
+        ) from error
+
+
 def unknown_scale(task: Task) -> str:
     """Return the note about a file that does not state its scale."""
     return (
@@ -90,7 +117,7 @@ def read_pictures(
     pictures: Iterable[tuple[str, np.ndarray, float | None]],
     *,
     several: bool,
-    mpp: float | None = None,
+    mpp: float | str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> float:
     """Predict one patch, one region or several patches; they replace what the visit held.
@@ -100,7 +127,7 @@ def read_pictures(
         visit: the visitor's, changed by this.
         pictures: names, pixels (uint8, RGB) and the microns per pixel that the file states.
         several: whether there are several pictures: then only the centre of each is read.
-        mpp: microns per pixel, entered by the visitor; None to go by the files.
+        mpp: microns per pixel, entered by the visitor; None, "" or 0 to go by the files.
         progress: called with the places of a region done and their total.
 
     Returns:
@@ -109,7 +136,7 @@ def read_pictures(
     Raises:
         InputError: a picture cannot be used; the visit then stays as it was.
     """
-    task = reader.task
+    task, mpp = reader.task, entered_mpp(mpp)
     # A picture with room for a second place is a region.
     region_px = task.side_px + slides.strides_px(task)[0]
     patches, region, notes, used, cropped = [], None, [], task.mpp, 0
@@ -125,6 +152,7 @@ def read_pictures(
             cropped += pixels.shape != task.shape
             centre = np.ascontiguousarray(prediction.centre(pixels, task.side_px))
             patches.append(_patch_result(reader, name, centre))
+    _number_copies(patches)
     if region and region.stride_px > slides.strides_px(task)[0]:
         notes.append(
             f"The region is large: it was read every {region.stride_px} px instead of every "
@@ -140,6 +168,21 @@ def read_pictures(
 
 
 def _patch_result(reader, name, patch):
+    if slides.has_tissue(patch):
+        return _predicted(reader, name, patch)
+    return PatchResult(name, patch, None, "")
+
+
+def _number_copies(patches):
+    """Number the patches of the same name and content: an id must not occur twice in a table."""
+    seen = collections.Counter()
+    for patch in patches:
+        same = patch.patch_id
+        seen[same] += 1
+        patch.copy = seen[same]
+
+
+def _predicted(reader, name, patch):
     probabilities = findings.probabilities(reader, patch[None])[0]
     return PatchResult(name, patch, probabilities, findings.novelty_notice(reader, patch[None]))
 
@@ -179,12 +222,16 @@ def read_place(reader: Reader, visit: Visit, row: int, column: int) -> None:
     patch = slides.patch_around(region.pixels(), row, column, region.stride_px, reader.task)
     if np.isnan(region.probabilities[row, column]).any():
         raise InputError("there is no tissue at this place.")
-    visit.patches = [_patch_result(reader, f"{region.name} ({row}, {column})", patch)]
+    # A cell with tissue is part of the patch.
+    visit.patches = [_predicted(reader, f"{region.name} ({row}, {column})", patch)]
     visit.chosen = 0
 
 
 def explained_class(reader: Reader, patch: PatchResult, point: Point) -> int:
-    """Return the index of the class that is explained: the second of two, else the called one."""
+    """Return the index of the class that is explained: the second of two, else the called one.
+
+    The patch must have tissue.
+    """
     return 1 if reader.task.is_binary else int(findings.calls(patch.probabilities, point))
 
 
@@ -214,6 +261,8 @@ def add_review(
     patch = visit.chosen_patch
     if patch is None:
         raise InputError("choose a patch first.")
+    if not patch.has_tissue:
+        raise InputError("there is no tissue in this patch, so there is no call to review.")
     if path:
         reviews.append(
             path,
@@ -243,10 +292,12 @@ def add_to_log(reader: Reader, visit: Visit, point: Point, setting: str) -> None
     else:
         rows = []
         for patch in visit.patches:
-            called = int(findings.calls(patch.probabilities, point))
-            probability = patch.probabilities[explained_class(reader, patch, point)]
-            row = {"id": patch.patch_id, "call": classes[called]}
-            rows.append(common | row | {"probability": f"{probability:.4f}"})
+            row = {"id": patch.patch_id, "call": findings.NO_TISSUE, "probability": ""}
+            if patch.has_tissue:
+                probability = patch.probabilities[explained_class(reader, patch, point)]
+                row["call"] = classes[int(findings.calls(patch.probabilities, point))]
+                row["probability"] = f"{probability:.4f}"
+            rows.append(common | row)
     visit.log = (visit.log + rows)[-_LOGGED:]
 
 
@@ -257,15 +308,25 @@ def log_table(visit: Visit) -> pd.DataFrame:
 
 
 def predictions_table(reader: Reader, visit: Visit) -> pd.DataFrame:
-    """Return the predictions table of the patches or of the region's places; `label` is empty."""
+    """Return the predictions table of the patches or of the region's places; `label` is empty.
+
+    A patch without tissue has no probability. A column `note`, which is there if there is such a
+    patch, says so.
+    """
+    notes = {}
     if visit.region:
         places = np.argwhere(np.isfinite(visit.region.probabilities).all(axis=-1))
         ids = [f"{visit.region.name} ({row}, {column})" for row, column in places]
         probabilities = visit.region.probabilities[tuple(places.T)]
     else:
         ids = [patch.patch_id for patch in visit.patches]
-        probabilities = np.stack([patch.probabilities for patch in visit.patches])
+        none = np.full(len(reader.task.classes), np.nan)
+        probabilities = np.stack(
+            [patch.probabilities if patch.has_tissue else none for patch in visit.patches]
+        )
+        said = ["" if patch.has_tissue else findings.NO_TISSUE for patch in visit.patches]
+        notes = {"note": said} if any(said) else {}
     # Of two classes a table holds the second.
     columns = reader.task.probability_columns
     by_column = dict(zip(columns, probabilities[:, -len(columns) :].T, strict=True))
-    return pd.DataFrame({"id": ids, "label": None, **by_column})
+    return pd.DataFrame({"id": ids, "label": None, **by_column, **notes})

@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "BATCH_SIZE",
             "affordable_stride",
             "covered_cells",
+            "has_tissue",
             "heat_map",
             "patch_around",
             "read_region",

@@ -79,7 +79,8 @@ def tissue_mask(region: np.ndarray, stride_px: int = STRIDE_PX) -> np.ndarray:
     """Return which cells of the grid hold tissue, bool (rows, columns).
 
     By the rule with which PCam chose patches: somewhere in the cell, saturation (of means over
-    8×8 px) is at least 0.07. Glass is grey, so it is none; nor is the black beyond a scan.
+    8×8 px) is at least 0.07. Glass is grey, so it is none; nor is the black beyond a scan, or any
+    other colour that fills a whole cell.
     """
     rows, columns = _grid(region, stride_px)
     height, width = (-(-cells * stride_px // _BLOCK_PX) * _BLOCK_PX for cells in (rows, columns))
@@ -91,7 +92,15 @@ def tissue_mask(region: np.ndarray, stride_px: int = STRIDE_PX) -> np.ndarray:
     # In the dark, saturation is a quotient of noise.
     stained = (audit.saturation(colours) >= audit.BLANK_SATURATION) & (colours.max(-1) > _DARK)
     per_cell = stride_px // _BLOCK_PX
-    return stained.reshape(rows, per_cell, columns, per_cell).any(axis=(1, 3))
+    tissue = stained.reshape(rows, per_cell, columns, per_cell).any(axis=(1, 3))
+    cells = filled.reshape(rows, stride_px, columns, stride_px, 3)
+    return tissue & (cells.max(axis=(1, 3)) > cells.min(axis=(1, 3))).any(axis=-1)
+
+
+def has_tissue(patch: np.ndarray) -> bool:
+    """Return whether a patch, uint8 (side, side, 3), shows tissue anywhere, see `tissue_mask`."""
+    unit = 2 * _BLOCK_PX
+    return bool(tissue_mask(patch, -(-max(patch.shape[:2]) // unit) * unit).any())
 
 
 def _grid(region, stride_px):

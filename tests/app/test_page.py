@@ -131,6 +131,31 @@ def test_a_page_of_the_shipped_model_is_built():
     gc.collect()
 
 
+@pytest.mark.parametrize("mpp", ["0.486", "0,486", 0.486])
+def test_a_program_may_give_the_scale_as_text(client, patches, tmp_path, mpp):
+    path = tmp_path / "large.png"
+    Image.fromarray(patches[0]).resize((192, 192)).save(path)
+    assert ask(client, path, mpp=mpp)["notes"] == []
+
+
+@pytest.mark.parametrize("mpp", ["much", "NaN", "inf", -1, "-0.25", True, [0.25]])
+def test_a_scale_that_is_no_number_is_refused_in_a_line(client, patches, tmp_path, mpp):
+    from gradio_client.exceptions import AppError
+
+    path = tmp_path / "one.png"
+    Image.fromarray(patches[0]).save(path)
+    with pytest.raises(AppError, match=r"give a number from 0\.1 to 5"):
+        ask(client, path, mpp=mpp)
+
+
+def test_a_program_is_told_that_there_is_no_tissue(client, tmp_path):
+    path = tmp_path / "white.png"
+    Image.new("RGB", (96, 96), "white").save(path)
+    found = ask(client, path, mpp="")
+    assert (found["call"], found["probability"]) == ("no tissue", None)
+    assert "0.972" in found["notes"][0]
+
+
 @pytest.mark.parametrize(
     "path", ["/etc/hostname", "http://127.0.0.1:9/picture.png", "../../etc/hostname"]
 )
