@@ -11,7 +11,7 @@ import numpy as np
 from gradio.utils import get_upload_folder
 
 from pcam_tf import slides, synthetic
-from pcam_tf.app import overlays, views, visit
+from pcam_tf.app import overlays, views, visit, visit_tables
 from pcam_tf.app.findings import Reader
 from pcam_tf.app.visit import Visit
 from pcam_tf.errors import InputError
@@ -144,7 +144,7 @@ class Handlers:
         return {
             "state": state,
             "review": f"{views.review_sentence(state.chosen_patch)} {where}",
-            "log": visit.log_table(state),
+            "log": visit_tables.log_table(state),
             "report": str(files["report"]),
             "log_file": str(files["log"]),
         }
@@ -187,7 +187,7 @@ class Handlers:
         return Visit(self.folder / name)
 
     def _logged_values(self, state, setting):
-        visit.add_to_log(self.reader, state, self.reader.points[setting], setting)
+        visit_tables.add_to_log(self.reader, state, self.reader.points[setting], setting)
         return self._page_values(state, setting)
 
     def _values_but_gallery(self, state, setting):
@@ -219,7 +219,7 @@ class Handlers:
             "predictions": files["predictions"],
             "report": files["report"],
             "heat_map": gr.update(value=files.get("heat_map"), visible=bool(region)),
-            "log": visit.log_table(state),
+            "log": visit_tables.log_table(state),
             "log_file": gr.update(value=files["log"], interactive=True),
             "meaning": point.meaning,
         }

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from pcam_tf.app import reviews, views, visit
+from pcam_tf.app import reviews, views, visit_tables
 from pcam_tf.app.findings import Reader
 from pcam_tf.app.visit import Visit
 from pcam_tf.errors import InputError, missing_extra
@@ -88,7 +88,7 @@ def _layout(reader, handlers):
         with gr.Column(scale=3, min_width=320):
             parts |= _results()
     with gr.Accordion("This session", open=False):
-        empty = visit.log_table(Visit(handlers.folder))
+        empty = visit_tables.log_table(Visit(handlers.folder))
         parts["log"] = gr.Dataframe(empty, interactive=False, wrap=True, buttons=[])
         parts["log_file"] = gr.DownloadButton("Session (CSV)", size="sm", interactive=False)
     return parts

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from pcam_tf import prediction
-from pcam_tf.app import findings, overlays, visit
+from pcam_tf.app import findings, overlays, visit, visit_tables
 from pcam_tf.app.findings import Point, Reader
 from pcam_tf.app.visit import PatchResult, Visit
 from pcam_tf.files import written_whole
@@ -209,8 +209,8 @@ def write_files(reader: Reader, state: Visit, point: Point, setting: str) -> dic
     if state.region:
         names["heat_map"] = "heat_map.png"
     files = {key: state.folder / name for key, name in names.items()}
-    prediction.write(visit.predictions_table(reader, state), files["predictions"])
-    prediction.write(visit.log_table(state), files["log"])
+    prediction.write(visit_tables.predictions_table(reader, state), files["predictions"])
+    prediction.write(visit_tables.log_table(state), files["log"])
     pictures = []
     if state.region:
         picture = _heat_map(reader, state.region, point)

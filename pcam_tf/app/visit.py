@@ -2,14 +2,12 @@
 
 import collections
 import dataclasses
-import datetime
 import hashlib
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from pcam_tf import prediction, slides
 from pcam_tf.app import findings, reviews
@@ -20,7 +18,6 @@ from pcam_tf.files import written_whole
 from pcam_tf.task import Task
 
 MOST_PICTURES = 100
-_LOGGED = 500  # rows of the log that are kept
 _NOVELTY_SAMPLE = 64  # places of a region that are compared to the training data, 3 ms each
 
 
@@ -276,57 +273,3 @@ def add_review(
     for row in visit.log:
         if row["id"] == patch.patch_id:
             row["reviewer"] = patch.review
-
-
-def add_to_log(reader: Reader, visit: Visit, point: Point, setting: str) -> None:
-    """Add a row to the log for each patch, or one for a region of which no place is chosen."""
-    time = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    common = {"time": time, "setting": setting, "reviewer": ""}
-    classes = reader.task.classes
-    if visit.region and visit.chosen is None:
-        shares = findings.shares(visit.region.probabilities, point)
-        # Of two classes only the second is of interest.
-        stated = [1] if reader.task.is_binary else np.flatnonzero(shares)
-        text = ", ".join(f"{findings.percent(shares[k])} of tissue {classes[k]}" for k in stated)
-        rows = [common | {"id": visit.region.name, "call": text, "probability": ""}]
-    else:
-        rows = []
-        for patch in visit.patches:
-            row = {"id": patch.patch_id, "call": findings.NO_TISSUE, "probability": ""}
-            if patch.has_tissue:
-                probability = patch.probabilities[explained_class(reader, patch, point)]
-                row["call"] = classes[int(findings.calls(patch.probabilities, point))]
-                row["probability"] = f"{probability:.4f}"
-            rows.append(common | row)
-    visit.log = (visit.log + rows)[-_LOGGED:]
-
-
-def log_table(visit: Visit) -> pd.DataFrame:
-    """Return the log: a row for each patch or region that was read, the last one first."""
-    columns = ["time", "id", "probability", "call", "setting", "reviewer"]
-    return pd.DataFrame(visit.log[::-1], columns=columns)
-
-
-def predictions_table(reader: Reader, visit: Visit) -> pd.DataFrame:
-    """Return the predictions table of the patches or of the region's places; `label` is empty.
-
-    A patch without tissue has no probability. A column `note`, which is there if there is such a
-    patch, says so.
-    """
-    notes = {}
-    if visit.region:
-        places = np.argwhere(np.isfinite(visit.region.probabilities).all(axis=-1))
-        ids = [f"{visit.region.name} ({row}, {column})" for row, column in places]
-        probabilities = visit.region.probabilities[tuple(places.T)]
-    else:
-        ids = [patch.patch_id for patch in visit.patches]
-        none = np.full(len(reader.task.classes), np.nan)
-        probabilities = np.stack(
-            [patch.probabilities if patch.has_tissue else none for patch in visit.patches]
-        )
-        said = ["" if patch.has_tissue else findings.NO_TISSUE for patch in visit.patches]
-        notes = {"note": said} if any(said) else {}
-    # Of two classes a table holds the second.
-    columns = reader.task.probability_columns
-    by_column = dict(zip(columns, probabilities[:, -len(columns) :].T, strict=True))
-    return pd.DataFrame({"id": ids, "label": None, **by_column, **notes})

@@ -9,7 +9,7 @@ import pytest
 import tiny_training
 import toy_task
 
-from pcam_tf.app import findings, overlays, page, views, visit
+from pcam_tf.app import findings, overlays, page, views, visit, visit_tables
 from pcam_tf.errors import InputError
 from pcam_tf.models import backbones, classifier
 
@@ -30,7 +30,7 @@ def read(reader, folder, pixels):
     """Return the visit after a picture was read, the setting and its operating point."""
     state, (setting, point) = visit.Visit(folder), next(iter(reader.points.items()))
     visit.read_pictures(reader, state, [("one.png", pixels, toy_task.TASK.mpp)], several=False)
-    visit.add_to_log(reader, state, point, setting)
+    visit_tables.add_to_log(reader, state, point, setting)
     return state, setting, point
 
 
@@ -48,9 +48,9 @@ def test_a_patch_is_called_its_most_probable_class(reader, tmp_path):
     answer = views.as_json(reader, state, point)
     assert answer["call"] == call and list(answer["probabilities"]) == list(classes)
     assert answer["threshold"] is None and answer["unlike_training"] == ""
-    table = visit.predictions_table(reader, state)
+    table = visit_tables.predictions_table(reader, state)
     assert list(table)[2:] == [f"probability_{name}" for name in classes]
-    assert visit.log_table(state).iloc[0]["call"] == call
+    assert visit_tables.log_table(state).iloc[0]["call"] == call
     assert "microns wide" in views.title(toy_task.TASK)
     assert "discs, stripes or squares" in views.title(toy_task.TASK)
     # The patch has no labelled square, and the explanation is that of the called class.

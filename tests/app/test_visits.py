@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from pcam_tf import slides, synthetic
-from pcam_tf.app import findings, overlays, views, visit
+from pcam_tf.app import findings, overlays, views, visit, visit_tables
 from pcam_tf.errors import InputError
 from pcam_tf.task import PCAM
 
@@ -44,7 +44,7 @@ def read(reader, folder, *pictures, mpp=PCAM.mpp):
     state = visit.Visit(folder)
     pictures = [(name, pixels, None) for name, pixels in pictures]
     visit.read_pictures(reader, state, pictures, several=len(pictures) > 1, mpp=mpp)
-    visit.add_to_log(reader, state, POINT, SETTING)
+    visit_tables.add_to_log(reader, state, POINT, SETTING)
     return state
 
 
@@ -74,7 +74,7 @@ def test_a_patch_without_tissue_is_never_called(reader, tmp_path, kind):
     answer = views.as_json(reader, state, POINT)
     assert answer["kind"] == "patch" and answer["call"] == "no tissue"
     assert answer["probability"] is None and answer["unlike_training"] == ""
-    row = visit.log_table(state).iloc[0]
+    row = visit_tables.log_table(state).iloc[0]
     assert row["call"] == "no tissue" and row["probability"] == ""
     files = views.write_files(reader, state, POINT, SETTING)
     table = pd.read_csv(files["predictions"])
@@ -110,17 +110,17 @@ def test_of_several_patches_the_empty_ones_are_counted(reader, tissue, tmp_path)
         "b.png: no tissue",
         "c.png: no tissue",
     ]
-    table = visit.predictions_table(reader, state)
+    table = visit_tables.predictions_table(reader, state)
     assert list(table["note"]) == ["", "no tissue", "no tissue"]
     assert list(table["probability"].isna()) == [False, True, True]
-    assert list(visit.log_table(state)["call"]) == ["no tissue", "no tissue", "normal"]
+    assert list(visit_tables.log_table(state)["call"]) == ["no tissue", "no tissue", "normal"]
     state = read(reader, tmp_path, ("b.png", white), ("c.png", white))
     assert "2 patches: 2 without tissue" in views.summary(reader, state, POINT)
 
 
 def test_a_table_without_empty_patches_has_its_usual_columns(reader, tissue, tmp_path):
     state = read(reader, tmp_path, ("a.png", tissue))
-    assert list(visit.predictions_table(reader, state)) == ["id", "label", "probability"]
+    assert list(visit_tables.predictions_table(reader, state)) == ["id", "label", "probability"]
 
 
 @pytest.mark.parametrize("names", [("a.png", "a.png"), ("a.png", "b.png"), ("a:.png", "a;.png")])
@@ -128,8 +128,8 @@ def test_a_table_without_empty_patches_has_its_usual_columns(reader, tissue, tmp
 def test_two_files_have_two_ids(reader, tissue, tmp_path, names, alike):
     second = tissue if alike else tissue[::-1]
     state = read(reader, tmp_path, (names[0], tissue), (names[1], second), (names[0], tissue))
-    ids = list(visit.predictions_table(reader, state)["id"])
-    assert len(set(ids)) == 3 and set(ids) == set(visit.log_table(state)["id"])
+    ids = list(visit_tables.predictions_table(reader, state)["id"])
+    assert len(set(ids)) == 3 and set(ids) == set(visit_tables.log_table(state)["id"])
     # A patch that is read again has the id that it had: the last of its reviews counts.
     again = read(reader, tmp_path, (names[0], tissue))
     assert again.chosen_patch.patch_id == ids[0]

@@ -1,0 +1,66 @@
+"""The tables of a visit: its log, and its predictions table to download."""
+
+import datetime
+
+import numpy as np
+import pandas as pd
+
+from pcam_tf.app import findings, visit
+from pcam_tf.app.findings import Point, Reader
+from pcam_tf.app.visit import Visit
+
+_LOGGED = 500  # rows of the log that are kept
+
+
+def add_to_log(reader: Reader, state: Visit, point: Point, setting: str) -> None:
+    """Add a row to the log for each patch, or one for a region of which no place is chosen."""
+    time = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    common = {"time": time, "setting": setting, "reviewer": ""}
+    classes = reader.task.classes
+    if state.region and state.chosen is None:
+        shares = findings.shares(state.region.probabilities, point)
+        # Of two classes only the second is of interest.
+        stated = [1] if reader.task.is_binary else np.flatnonzero(shares)
+        text = ", ".join(f"{findings.percent(shares[k])} of tissue {classes[k]}" for k in stated)
+        rows = [common | {"id": state.region.name, "call": text, "probability": ""}]
+    else:
+        rows = []
+        for patch in state.patches:
+            row = {"id": patch.patch_id, "call": findings.NO_TISSUE, "probability": ""}
+            if patch.has_tissue:
+                probability = patch.probabilities[visit.explained_class(reader, patch, point)]
+                row["call"] = classes[int(findings.calls(patch.probabilities, point))]
+                row["probability"] = f"{probability:.4f}"
+            rows.append(common | row)
+    state.log = (state.log + rows)[-_LOGGED:]
+
+
+def log_table(state: Visit) -> pd.DataFrame:
+    """Return the log: a row for each patch or region that was read, the last one first."""
+    columns = ["time", "id", "probability", "call", "setting", "reviewer"]
+    return pd.DataFrame(state.log[::-1], columns=columns)
+
+
+def predictions_table(reader: Reader, state: Visit) -> pd.DataFrame:
+    """Return the predictions table of the patches or of the region's places; `label` is empty.
+
+    A patch without tissue has no probability. A column `note`, which is there if there is such a
+    patch, says so.
+    """
+    notes = {}
+    if state.region:
+        places = np.argwhere(np.isfinite(state.region.probabilities).all(axis=-1))
+        ids = [f"{state.region.name} ({row}, {column})" for row, column in places]
+        probabilities = state.region.probabilities[tuple(places.T)]
+    else:
+        ids = [patch.patch_id for patch in state.patches]
+        none = np.full(len(reader.task.classes), np.nan)
+        probabilities = np.stack(
+            [patch.probabilities if patch.has_tissue else none for patch in state.patches]
+        )
+        said = ["" if patch.has_tissue else findings.NO_TISSUE for patch in state.patches]
+        notes = {"note": said} if any(said) else {}
+    # Of two classes a table holds the second.
+    columns = reader.task.probability_columns
+    by_column = dict(zip(columns, probabilities[:, -len(columns) :].T, strict=True))
+    return pd.DataFrame({"id": ids, "label": None, **by_column, **notes})
