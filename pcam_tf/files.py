@@ -168,9 +168,10 @@ def check_outputs(outputs: Iterable[str | Path | None], inputs: Iterable[str | P
     for path in outputs:
         for each in inputs:
             if _is_same(path, each):
+                other = "" if path == each else f", {printable(each)}"
                 raise InputError(
-                    f"{printable(path)} is read by this command"
-                    f"{'' if path == each else f', as {printable(each)}'}: choose another output."
+                    f"the output {printable(path)} would replace what this command reads{other}: "
+                    "give it another name."
                 )
         for each in before:
             if _is_same(path, each):
@@ -259,7 +260,7 @@ def check_name(path: str | Path) -> None:
     try:
         os.fspath(path).encode("utf-8")
     except UnicodeEncodeError as error:
-        raise InputError(f"the name {printable(path)} is not UTF-8: rename it.") from error
+        raise InputError(f"the name {printable(path)} is not UTF-8: rename the file.") from error
 
 
 def write_json(path: str | Path, content: dict) -> None:

@@ -226,10 +226,10 @@ def test_a_pipe_that_can_only_be_read_is_refused():
 @pytest.mark.parametrize(
     ("output", "what"),
     [
-        ("table.csv", "is read by this command"),
-        ("./folder/../table.csv", "is read by this command"),
-        ("link.csv", "is read by this command, as .*table.csv"),
-        ("hard.csv", "is read by this command, as"),
+        ("table.csv", "would replace what this command reads: give"),
+        ("folder/../table.csv", "would replace what this command reads, table.csv: give"),
+        ("link.csv", "would replace what this command reads, .*table.csv: give"),
+        ("hard.csv", "would replace what this command reads, "),
         ("other.csv", "are one file"),
         ("file/table.csv", "cannot write"),
         ("folder", "cannot write .*folder: it is a folder"),
@@ -266,7 +266,7 @@ def test_the_trial_of_an_output_leaves_nothing_behind(tmp_path, monkeypatch, out
 
 def test_a_name_that_is_not_utf8_is_refused_and_named():
     files.check_name("Gewebe µ.png")
-    with pytest.raises(InputError, match=r"the name a\\udcff\.png is not UTF-8"):
+    with pytest.raises(InputError, match=r"the name a\\udcff\.png is not UTF-8: rename"):
         files.check_name(os.fsdecode(b"a\xff.png"))
 
 

@@ -11,10 +11,11 @@ import io
 import os
 from pathlib import Path
 
+import filelock
 import pandas as pd
 
 from pcam_tf import evaluation
-from pcam_tf.errors import InputError, missing_extra
+from pcam_tf.errors import InputError
 
 COLUMNS = ("id", "label", "probability", "agrees", "threshold", "time", "model")
 _HEADER = ",".join(COLUMNS) + "\n"
@@ -72,11 +73,8 @@ def check(path: str | Path) -> None:
 
 
 def _append(path, text):
-    try:
-        import filelock  # not above: the extra `app` brings it, and `latest` does without
-    except ModuleNotFoundError as error:
-        raise missing_extra(error.name, "app") from error
-
+    # Of a link the file that it points to, so that all who write to it wait for one lock.
+    path = Path(os.path.realpath(path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # The lock is an empty, hidden file beside the reviews. It is left there: to delete it

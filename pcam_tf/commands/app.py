@@ -29,9 +29,12 @@ def app(
 ) -> None:
     """Serve the web page for pathologists."""
     from pcam_tf.app import serve
+    from pcam_tf.files import check_outputs
 
     # Before the model is loaded, which takes a while.
     user_and_password = serve.login(auth, host)
+    password = [auth.partition(":")[2]] if auth else []
+    check_outputs([reviews], [*options.input_files(models=[model]), *password])
 
     from pcam_tf.app import findings, page
 

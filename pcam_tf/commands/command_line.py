@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperCommand
 
+from pcam_tf import files
 from pcam_tf.commands import app, data, evaluation, notebooks, prediction, studies, training
 from pcam_tf.errors import InputError
 
@@ -52,7 +53,19 @@ class Command(TyperCommand):
         with _progress(quiet=ctx.find_root().params["quiet"]):
             result = super().invoke(ctx)
         if result is not None:
-            print(result)
+            _print_result(result, ctx.params.values())
+
+
+def _print_result(result, values):
+    """Print the result of a command; on stderr if one of its outputs is standard output itself."""
+    taken = any(isinstance(each, Path) and files.is_standard_output(each) for each in values)
+    try:
+        print(result, file=sys.stderr if taken else sys.stdout, flush=True)
+    except BrokenPipeError:
+        # Who read it has stopped, as `head` does. Without this, Python would complain at its end.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def repeat_options(words: list[str], options: set[str]) -> list[str]:
@@ -137,10 +150,16 @@ def main(words: list[str] | None = None) -> int:
         words: the arguments; None for those of the process.
     """
     words = sys.argv[1:] if words is None else list(words)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # A terminal without "×" or "µ" must not end a command after its work.
+            stream.reconfigure(errors="replace")
     flags = [flag for flag in GLOBAL_FLAGS if flag in words]
     words = flags + [word for word in words if word not in flags]
     with _messages(logging.WARNING if "--quiet" in flags else logging.INFO):
         try:
+            for word in words:
+                files.check_name(word)
             command = typer.main.get_command(_program())
             status = command(args=words, prog_name=NAME, standalone_mode=False) or 0
         except typer.TyperException as error:

@@ -36,7 +36,7 @@ def prepare(
     ] = False,
 ) -> str:
     """Make a data directory from official HDF5 files or by download."""
-    from pcam_tf import data
+    from pcam_tf import data, files
     from pcam_tf.data import hdf5
 
     if (from_hdf5 is None) != download:
@@ -44,6 +44,8 @@ def prepare(
     chosen = data.chosen_dir(data_dir)
     if chosen is None:
         raise InputError("no folder for the prepared data: give --data-dir DIR.")
+    # Before hours of reading or downloading.
+    files.check_outputs([Path(chosen) / "dataset"])
     if download:
         data.download(chosen)
     else:
@@ -60,9 +62,10 @@ def audit(
     """Count classes, duplicates, leaks and blank patches."""
     from pcam_tf import data
     from pcam_tf.data import audit
-    from pcam_tf.files import write_json
+    from pcam_tf.files import check_outputs, write_json
 
     source = options.open_source(data_dir)
+    check_outputs([output], options.input_files(source=source))
     splits = [split for split in data.SPLITS if split in source.info.splits]
     counted = audit.audit(
         {split: data.arrays(data.batches(source, split, batch_size=256)) for split in splits},

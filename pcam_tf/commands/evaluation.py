@@ -53,7 +53,7 @@ def evaluate(
     output: ReportFile = None,
 ) -> str:
     """Write a report on a predictions table, with 95 % intervals."""
-    from pcam_tf import evaluation
+    from pcam_tf import evaluation, files
     from pcam_tf.app import reviews
     from pcam_tf.evaluation import report_text
 
@@ -69,13 +69,16 @@ def evaluate(
     if len(validation) > 1:
         raise InputError("one predictions table needs one validation table.")
     output = output or predictions.with_suffix(".report.json")
-    _refuse_overwriting(output, [predictions, *validation])
+    page = _page_beside(output)
+    files.check_outputs([output, page], [predictions, *validation])
     table = (reviews.latest if latest else evaluation.read_predictions)(predictions)
     chosen_on = evaluation.read_predictions(validation[0]) if validation else None
     report = evaluation.report(table, validation=chosen_on, classes=classes or PCAM.classes)
-    _write_report(report, table, title=str(predictions), output=output)
+    files.write_json(output, report)
+    if page:
+        _write_page(page, report, table, title=str(predictions))
     text = report_text.format_report(report, title=str(predictions))
-    return f"{text}\nreport in {output} and, with figures, in {output.with_suffix('.html')}"
+    return f"{text}\nreport in {output}{f' and, with figures, in {page}' if page else ''}"
 
 
 def _check_comparison(predictions, validation):
@@ -85,23 +88,23 @@ def _check_comparison(predictions, validation):
         raise InputError("--compare needs two validation tables, one for each model, or none.")
 
 
-def _refuse_overwriting(output, tables):
-    """Refuse a report that would replace its own HTML page or a table that it is about."""
+def _page_beside(output):
+    """Return where the HTML page of a report lies; None if the report goes to a pipe or device."""
+    from pcam_tf.files import is_ordinary
+
+    if not is_ordinary(output):
+        return None
     page = output.with_suffix(".html")
     if output == page:
         raise InputError(f"the HTML report is written to {page}: give --output another name.")
-    read = [path.resolve() for path in tables]
-    for path in (output, page):
-        if path.resolve() in read:
-            raise InputError(f"the report would replace {path}: give --output another name.")
+    return page
 
 
-def _write_report(report, predictions, *, title, output):
+def _write_page(path, report, predictions, *, title):
     from pcam_tf.figures import html_report
-    from pcam_tf.files import write_json, written_whole
+    from pcam_tf.files import written_whole
 
-    write_json(output, report)
-    with written_whole(output.with_suffix(".html")) as temporary:
+    with written_whole(path) as temporary:
         text = html_report.page(report, predictions, title=title)
         temporary.write_text(text, encoding="utf-8")
 
@@ -129,8 +132,9 @@ def compare(
     """
     from pcam_tf import evaluation
     from pcam_tf.evaluation import comparison, report_text
-    from pcam_tf.files import write_json
+    from pcam_tf.files import check_outputs, write_json
 
+    check_outputs([output], [first, second, *(validation or ())])
     tables = [evaluation.read_predictions(path) for path in (first, second)]
     thresholds = tuple(_threshold(path) for path in validation or (None, None))
     compared = comparison.compare(*tables, thresholds=thresholds)
@@ -172,10 +176,13 @@ def errors(
     from pcam_tf import data, evaluation, figures
     from pcam_tf.evaluation import reports
     from pcam_tf.figures import study_plots
+    from pcam_tf.files import check_outputs
     from pcam_tf.studies import hard_tissue
 
     table = evaluation.read_predictions(predictions)
     source = options.open_source(data_dir)
+    tables = [predictions, validation] if validation else [predictions]
+    check_outputs([figure], [*tables, *options.input_files(source=source)])
     options.refuse_more_classes(data.task_of(source))
     threshold = _threshold(validation)
     batches = data.batches(source, split, batch_size=256)

@@ -6,6 +6,7 @@ text that it returns is printed on stdout. It imports rooms inside, so that `--h
 """
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -63,6 +64,23 @@ def open_source(data_dir: str | None):
     from pcam_tf import data
 
     return data.open_source(data.chosen_dir(data_dir))
+
+
+def input_files(*, models: Iterable[str | None] = (), source=None) -> list[Path]:
+    """Return the files that a command reads, which no output may replace.
+
+    Args:
+        models: `.keras` files or folders of runs; None for the model in the package.
+        source: a TFDS builder whose files are read.
+
+    Raises:
+        InputError: there is no such model.
+    """
+    from pcam_tf.models import engines, model_files
+
+    files = [model_files.model_file(each or model_files.SHIPPED_MODEL) for each in models]
+    files += [engines.export_file(file) for file in files]
+    return files + (list(Path(source.data_dir).iterdir()) if source else [])
 
 
 def refuse_more_classes(task: Task) -> None:

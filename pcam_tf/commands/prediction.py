@@ -78,13 +78,14 @@ def predict(
         return merge(merge_parts, output)
     part = shards.parse(shard) if shard else None
     models = _models(model, average)
+    source = None if images else options.open_source(data_dir)
+    _check_output(output, part, models, images, source)
     loaded = [engines.load(each, engine) for each in models]
     views = {"test_time_augmentation": test_time_augmentation}
     if images:
         patches, described = shards.of_pictures(images, part) if part else (images, None)
         tables = [prediction.predict_images(each, patches, **views) for each in loaded]
     else:
-        source = options.open_source(data_dir)
         rows, described = shards.of_split(source, split, part) if part else (None, None)
         tables = [
             prediction.predict_split(each, source, split, rows=rows, **views) for each in loaded
@@ -95,6 +96,19 @@ def predict(
     else:
         prediction.write(table, output)
     return f"{len(table):,} predictions in {output}"
+
+
+def _check_output(output, part, models, images, source):
+    """Refuse a table that cannot be written or would replace an input, before anything is read."""
+    from pcam_tf import files
+    from pcam_tf.prediction import pictures, shards
+
+    if part and not files.is_ordinary(output):
+        raise InputError(f"the record of a part lies beside it: {output} is no ordinary file.")
+    record = shards.record_path(output) if part else None
+    read = options.input_files(models=models, source=source)
+    read += pictures.picture_files(images) if images else []
+    files.check_outputs([output, record], read)
 
 
 def _models(given, average):

@@ -25,12 +25,14 @@ def robustness(
     from pcam_tf import data, figures
     from pcam_tf.evaluation import reports
     from pcam_tf.figures import study_plots
-    from pcam_tf.files import written_whole
+    from pcam_tf.files import check_outputs, written_whole
     from pcam_tf.models import classifier
     from pcam_tf.studies import robustness
 
     source = options.open_source(data_dir)
     options.refuse_more_classes(data.task_of(source))
+    given = [model, baseline] if baseline else [model]
+    check_outputs([output, figure], options.input_files(models=given, source=source))
     models = {"model" if model else "shipped": classifier.load(model)}
     if baseline:
         models["baseline"] = classifier.load(baseline)
@@ -61,10 +63,11 @@ def novelty(
     """Count the patches flagged as unlike the training data."""
     from pcam_tf import data
     from pcam_tf.evaluation import reports
-    from pcam_tf.files import write_json
+    from pcam_tf.files import check_outputs, write_json
     from pcam_tf.studies import novelty
 
     source = options.open_source(data_dir)
+    check_outputs([fit], options.input_files(source=source))
     reference = None
     if fit:
         batches = [data.batches(source, each, batch_size=256) for each in ("train", "validation")]
@@ -89,9 +92,11 @@ def protocols(
 ) -> str:
     """Evaluate one recipe by protocols that leak more or less."""
     from pcam_tf.evaluation import reports
+    from pcam_tf.files import check_outputs
     from pcam_tf.studies import protocols
 
     run_dir = run or Path("runs") / f"protocols-{preset}"
+    check_outputs([run_dir / "overlaps.csv"])
     source = protocols.source_of(
         preset, None if preset == "smoke" else options.open_source(data_dir)
     )

@@ -43,11 +43,14 @@ def train(
     """
     from pcam_tf import prediction, training
     from pcam_tf.evaluation import reports
+    from pcam_tf.files import check_outputs
     from pcam_tf.models import engines
     from pcam_tf.training import devices
 
     recipe = _recipe(preset, backbone=backbone, weights=weights, seed=seed)
     run_dir = run or Path("runs") / recipe.preset
+    written = [run_dir / name for name in ("recipe.json", "model.keras", "model-frozen.keras")]
+    check_outputs(written, [weights] if weights else [])
     # First of all: TensorFlow accepts no other devices after its first computation.
     devices_together = devices.open_strategy(strategy)
     source = options.open_source(data_dir)
@@ -88,6 +91,9 @@ def export(
     ],
 ) -> str:
     """Write a model for LiteRT, several times as fast."""
+    from pcam_tf.files import check_outputs
     from pcam_tf.models import engines
 
+    file, *exports = options.input_files(models=[model])
+    check_outputs(exports, [file])
     return f"exported to {engines.export(model)}: `predict` and `app` use it by default"

@@ -27,6 +27,7 @@ from tensorflow_datasets.datasets.patch_camelyon import patch_camelyon_dataset_b
 from tqdm import tqdm
 
 from pcam_tf.errors import InputError
+from pcam_tf.files import locked
 from pcam_tf.task import PCAM
 
 # TFDS's split -> the word in the official file names and ids; in the order TFDS generates them.
@@ -40,6 +41,7 @@ BLOCK_ROWS = 1024
 MAX_BLOCK_ROWS = 4096
 COPY_BYTES = 16 << 20
 WORKING_NAME = ".preparing-patch_camelyon"
+_LOCK = "lock"
 
 _Builder = patch_camelyon_dataset_builder.Builder
 _Files = dict[tuple[str, str], Path]  # (split, "x" or "y") -> file
@@ -53,8 +55,8 @@ def prepare_from_hdf5(
     The files are `camelyonpatch_level_2_split_{train,valid,test}_{x,y}.h5`, each as it is or as
     `.h5.gz`; they are only read. All six are checked before the first patch is written. Everything
     is made in one hidden folder of `data_dir`, which is renamed at the end and removed if
-    anything goes wrong; what a killed run left there, the next run removes. So `data_dir` serves
-    one preparation at a time. A progress bar on stderr counts patches.
+    anything goes wrong; what a killed run left there, the next run removes. `data_dir` serves one
+    preparation at a time; a second one is refused. A progress bar on stderr counts patches.
 
     Args:
         hdf5_dir: the folder with the six files.
@@ -66,10 +68,16 @@ def prepare_from_hdf5(
 
     Raises:
         InputError: files are missing, damaged or not PCam's; the finished folder exists already;
-            `data_dir` cannot be written or has no room.
+            `data_dir` cannot be written or has no room, or is being prepared by another process.
     """
     sources = _find(Path(hdf5_dir), prefer_packed=verify_checksums)
     data_dir = Path(data_dir)
+    busy = f"{data_dir} is being prepared by another process: wait for it, or choose another."
+    with locked(data_dir / WORKING_NAME / _LOCK, busy):
+        return _prepare(sources, data_dir, verify_checksums=verify_checksums)
+
+
+def _prepare(sources: _Files, data_dir: Path, *, verify_checksums: bool) -> Path:
     finished = data_dir / _Builder.name / str(_Builder.VERSION)
     working = data_dir / WORKING_NAME
     try:
@@ -78,9 +86,7 @@ def prepare_from_hdf5(
         with tqdm(desc="checking the HDF5 files", unit=" patches") as bar:
             if verify_checksums:
                 _verify_checksums(sources)
-            if working.exists():
-                shutil.rmtree(working)
-            working.mkdir(parents=True)
+            _remove_leftovers(working)
             _check_room(sources, working)
             files, rows = _unpack_and_check(sources, working)
             bar.reset(total=sum(rows.values()))
@@ -97,6 +103,15 @@ def prepare_from_hdf5(
     finally:
         shutil.rmtree(working, ignore_errors=True)
     return finished
+
+
+def _remove_leftovers(working: Path) -> None:
+    """Remove what a killed run left; not the lock, which this run holds."""
+    for path in working.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != _LOCK:
+            path.unlink()
 
 
 def check_class_counts(counts: Mapping[str, tuple[int, int]]) -> None:

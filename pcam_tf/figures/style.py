@@ -81,7 +81,7 @@ def save(figure: Figure, path: str | Path) -> None:
     """
     # Ticks are made as they are drawn, in the style of that moment.
     with written_whole(path) as temporary, mpl.rc_context(STYLE):
-        figure.savefig(temporary, dpi=150, metadata={"Software": None})
+        figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
 
 
 def new_figure(width: float, height: float) -> Figure:

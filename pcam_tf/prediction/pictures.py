@@ -9,6 +9,7 @@ import pandas as pd
 
 from pcam_tf.data import image_files
 from pcam_tf.errors import InputError
+from pcam_tf.files import check_name
 from pcam_tf.models import engines
 from pcam_tf.models.engines import Engine
 from pcam_tf.prediction import tables
@@ -62,7 +63,8 @@ def picture_files(paths: Iterable[str | Path]) -> list[Path]:
     """Return the picture files among paths and, sorted, in folders among them.
 
     Raises:
-        InputError: there is none, a path does not exist, or two files have the same name.
+        InputError: there is none, a path does not exist or is not UTF-8, or two files have the
+            same name.
     """
     files = []
     for path in map(Path, paths):
@@ -77,6 +79,8 @@ def picture_files(paths: Iterable[str | Path]) -> list[Path]:
             raise InputError(f"there is no file {path}.")
     if not files:
         raise InputError("no picture was given: give PNG, JPEG or TIFF files, or folders of them.")
+    for path in files:
+        check_name(path)
     names = pd.Series([path.name for path in files], dtype="str")
     if names.duplicated().any():
         twice = names[names.duplicated()].iloc[0]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from pcam_tf.errors import InputError
-from pcam_tf.files import write_json, written_whole
+from pcam_tf.files import check_outputs, write_json, written_whole
 from pcam_tf.prediction import pictures, tables
 
 
@@ -101,7 +101,6 @@ def write_part(
     Raises:
         InputError: `path` cannot be written.
     """
-    record_path(path).unlink(missing_ok=True)
     tables.write(table, path)
     number, count = shard
     content = {"shard": number, "shards": count, "rows": len(table), "of": described}
@@ -123,8 +122,7 @@ def merge(paths: Sequence[str | Path], output: str | Path) -> int:
             than the others, or an id occurs twice, or `output` cannot be written or is a part.
     """
     paths = [Path(path) for path in paths]
-    if Path(output).resolve() in [path.resolve() for path in paths]:
-        raise InputError(f"{output} is one of the parts: give the whole table another name.")
+    check_outputs([output], [*paths, *map(record_path, paths)])
     parts = {}
     for path in paths:
         record, content = _read_part(path)

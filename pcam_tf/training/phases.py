@@ -10,7 +10,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from pcam_tf import data
-from pcam_tf.files import write_json, written_whole
+from pcam_tf.files import written_whole
 from pcam_tf.models import classifier, engines
 from pcam_tf.training import (
     augmentation,
@@ -53,12 +53,14 @@ def train(
         The classifier of the best epoch, see `classifier.build`.
 
     Raises:
-        InputError: the folder holds another run or cannot be written to, the source lacks a split
-            or its validation split a class, or a teacher is missing or of another network.
+        InputError: the folder holds another run, is trained in by another process or cannot be
+            written to, the source lacks a split or its validation split a class, or a teacher is
+            missing or of another network.
     """
     run = Run(recipe, source, Path(run_dir), training_split)
     runs.refuse_other(run)
     if runs.is_finished(run.folder):
+        runs.remove_leftovers(run)
         return classifier.load(run.folder)
     _make_repeatable(recipe.seed)
     small = run
@@ -68,7 +70,17 @@ def train(
     if recipe.teachers:
         distillation.start_from(recipe.teachers[0], model, recipe.backbone)
     # Only now, so that a recipe that cannot be built does not take the folder.
-    runs.write_description(run)
+    with runs.locked(run):
+        runs.refuse_other(run)  # another process may have begun meanwhile
+        runs.write_description(run)
+        _train(run, small, model, strategy)
+        runs.finish(run)
+    return classifier.load(run.folder)
+
+
+def _train(run, small, model, strategy):
+    """Run the phases that are still to do; `small` is the run before patches are resized."""
+    recipe = run.recipe
     with data.readable_errors():
         if not recipe.teachers:
             frozen_phase(small, model)
@@ -79,9 +91,6 @@ def train(
             model = build(dataclasses.replace(recipe, weights=None), run.task)
         if recipe.unfrozen_epochs > recipe.unresized_epochs:
             unfrozen_phase(run, model, recipe.unfrozen_epochs, strategy)
-    shutil.rmtree(run.work_dir, ignore_errors=True)
-    write_json(run.folder / "finished.json", {"epochs": len(runs.history(run.folder))})
-    return classifier.load(run.folder)
 
 
 def _make_repeatable(seed):
@@ -126,7 +135,7 @@ def frozen_phase(run: Run, model: keras.Model) -> None:
         record = Record(run, "frozen", model, validate, validation_labels)
         _fit(head, record, epochs, recipe.frozen_epochs, _steps(labels, run), labels)
         with written_whole(best) as temporary:
-            shutil.copy(run.folder / "model.keras", temporary)
+            shutil.copyfile(run.folder / "model.keras", temporary)
     model.set_weights(classifier.load(best).get_weights())
 
 
@@ -137,7 +146,7 @@ def unfrozen_phase(
 
     Args:
         run: what to train and where.
-        model: the classifier to begin with; it ends with the weights of the last epoch.
+        model: the classifier to begin with; its weights change.
         last: how many epochs the phase has in all, or has before the size of patches changes.
         strategy: see `train`.
     """
@@ -209,9 +218,10 @@ def _compile(model, run, peak, steps):
 def _fit(model, record, epochs, last, steps, labels):
     """Run the epochs of one phase, up to `last`, that are still to do."""
     record.set_model(model)
-    first = record.restore()
+    first = record.finished_epochs()
     if first >= last or record.has_stalled():
         return
+    record.restore()
     classes = len(record.run.task.classes)
     weights = (
         optimization.class_weights(labels, classes) if record.run.recipe.class_weights else None

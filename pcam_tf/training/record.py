@@ -81,13 +81,27 @@ class Record(keras.callbacks.Callback):
         super().set_model(model)
         self.averager.set_model(model)
 
-    def restore(self) -> int:
-        """Load the checkpoint of the phase's last finished epoch; return how many there are."""
-        done = int((self.history.phase == self.phase).sum())
-        if done:
-            self.model.optimizer.build(self.model.trainable_variables)
-            self.model.load_weights(self._checkpoint(done))
-        return done
+    def finished_epochs(self) -> int:
+        """Return how many epochs of the phase have ended."""
+        return int((self.history.phase == self.phase).sum())
+
+    def restore(self) -> None:
+        """Load the checkpoint of the phase's last finished epoch, if there is one.
+
+        Raises:
+            InputError: the checkpoint is missing.
+        """
+        done = self.finished_epochs()
+        if not done:
+            return
+        checkpoint = self._checkpoint(done)
+        if not checkpoint.is_file():
+            raise InputError(
+                f"the run cannot continue without {checkpoint}: delete {self.run.folder} and train "
+                "anew."
+            )
+        self.model.optimizer.build(self.model.trainable_variables)
+        self.model.load_weights(checkpoint)
 
     def has_stalled(self) -> bool:
         """Return whether the phase has gone `patience` epochs without a better AUC."""

@@ -1,15 +1,17 @@
 """The folder of a run: what stands in it, and whether a training may go on in it."""
 
+import contextlib
 import dataclasses
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import tensorflow_datasets as tfds
 
-from pcam_tf import data, task
+from pcam_tf import data, files, task
 from pcam_tf.errors import InputError
-from pcam_tf.files import write_json
 from pcam_tf.task import Task
 from pcam_tf.training import recipes
 from pcam_tf.training.recipes import Recipe
@@ -61,6 +63,38 @@ def history(run_dir: str | Path) -> pd.DataFrame:
     return pd.read_csv(path)
 
 
+@contextlib.contextmanager
+def locked(run: Run) -> Iterator[None]:
+    """Let one process at a time train in the run's folder.
+
+    Raises:
+        InputError: another process does, or the folder cannot be written to.
+    """
+    busy = (
+        f"another process is training in {run.folder}: wait until it has ended, or name another "
+        "folder."
+    )
+    with files.locked(run.work_dir / "lock", busy):
+        yield
+
+
+def finish(run: Run) -> None:
+    """Write `finished.json`, then remove what only an unfinished run needs.
+
+    In this order: a run that is killed in between is a finished one.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    files.write_json(run.folder / "finished.json", {"epochs": len(history(run.folder))})
+    remove_leftovers(run)
+
+
+def remove_leftovers(run: Run) -> None:
+    """Remove what only an unfinished run needs, also what a process that was killed has left."""
+    shutil.rmtree(run.work_dir, ignore_errors=True)
+
+
 def is_finished(run_dir: str | Path) -> bool:
     """Return whether both phases of a run have ended."""
     return (Path(run_dir) / "finished.json").is_file()
@@ -86,13 +120,14 @@ def write_description(run: Run) -> None:
     Raises:
         InputError: the folder cannot be written to.
     """
-    write_json(run.folder / "recipe.json", describe(run))
+    files.write_json(run.folder / "recipe.json", describe(run))
 
 
 def refuse_other(run: Run) -> None:
     """Refuse a folder that holds a run of another recipe, another task or other patches.
 
-    Runs of earlier versions are accepted: what their recipe lacks has its default.
+    Runs of earlier versions are accepted: what their recipe lacks has its default, and what they
+    did not note of the patches is not compared.
 
     Raises:
         InputError: the folder holds another run; the message names the first difference.
@@ -104,10 +139,10 @@ def refuse_other(run: Run) -> None:
         existing = _completed(json.loads(path.read_text(encoding="utf-8")))
         wanted = _completed(describe(run))
         different = [
-            f"{part}.{key} {existing[part].get(key)!r} instead of {value!r}"
+            f"{part}.{key} {existing[part][key]!r} instead of {value!r}"
             for part, values in wanted.items()
             for key, value in values.items()
-            if existing[part].get(key) != value
+            if key in existing[part] and existing[part][key] != value
         ]
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise InputError(

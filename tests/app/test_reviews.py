@@ -1,3 +1,4 @@
+import importlib
 import multiprocessing
 import os
 import signal
@@ -128,7 +129,18 @@ def test_the_lock_is_an_empty_hidden_file(tmp_path):
     assert [file.name for file in tmp_path.glob("*.csv")] == ["reviews.csv"]
 
 
-def test_a_missing_library_names_the_extra(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "filelock", None)
-    with pytest.raises(InputError, match=r"filelock is not installed.*pcam_tf\[app\]"):
-        reviews.check(tmp_path / "reviews.csv")
+def test_a_missing_library_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.delitem(sys.modules, "pcam_tf.app.page", raising=False)
+    with pytest.raises(InputError, match=r"gradio is not installed.*pcam_tf\[app\]"):
+        importlib.import_module("pcam_tf.app.page")
+
+
+def test_two_names_of_one_file_have_one_lock(tmp_path):
+    (tmp_path / "link.csv").symlink_to("folder/reviews.csv")
+    add(tmp_path / "link.csv", "a")
+    add(tmp_path / "folder" / "reviews.csv", "b", probability=0.1)
+    assert len(reviews.latest(tmp_path / "link.csv")) == 2
+    assert (tmp_path / "link.csv").is_symlink()
+    assert [each.name for each in tmp_path.rglob(".*.lock")] == [".reviews.csv.lock"]
+    assert not (tmp_path / ".link.csv.lock").exists()

@@ -348,6 +348,25 @@ def test_interrupt_leaves_nothing(source, tmp_path, monkeypatch):
     assert list((tmp_path / "data").iterdir()) == []
 
 
+def test_a_second_preparation_is_refused_and_disturbs_nothing(source, tmp_path):
+    folder, content = source
+    generate = hdf5._generate
+
+    def meanwhile(*given):
+        for bad in ({}, {"verify_checksums": True}):
+            with pytest.raises(InputError, match=r"data is being prepared by another process"):
+                hdf5.prepare_from_hdf5(folder, tmp_path / "data", **bad)
+        return generate(*given)
+
+    for path in list(folder.iterdir()):
+        pack(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hdf5, "_generate", meanwhile)
+        hdf5.prepare_from_hdf5(folder, tmp_path / "data")
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["patch_camelyon"]
+    assert_holds(tmp_path / "data", content)
+
+
 KILLED = """
 import os, signal, sys
 from pcam_tf.data import hdf5

@@ -19,7 +19,7 @@ from pcam_tf import data, prediction, training
 from pcam_tf.errors import InputError
 from pcam_tf.models import backbones, classifier, engines
 from pcam_tf.task import PCAM
-from pcam_tf.training import augmentation, distillation, optimization, phases, recipes
+from pcam_tf.training import augmentation, distillation, optimization, phases, recipes, runs
 from pcam_tf.training.record import Record, build
 
 
@@ -194,6 +194,84 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been_killed(
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
+class Killed(BaseException):
+    """Ends a training as a kill would: nothing catches it."""
+
+
+@pytest.mark.parametrize("at", ["finish", "remove_leftovers"])
+def test_a_run_that_is_killed_at_its_very_end_is_finished_by_the_next_call(
+    run, tiny_source, tmp_path, monkeypatch, at
+):
+    """As a kill before the last file is written, or before the checkpoints are removed."""
+    run_dir = copy_at_its_end(run, tmp_path)
+    original = getattr(runs, at)
+
+    def killed(*_):
+        raise Killed
+
+    monkeypatch.setattr(phases, "_fit", lambda *_, **__: None)
+    monkeypatch.setattr(runs, at, killed)
+    with pytest.raises(Killed):
+        training.train(tiny_training.RECIPE, tiny_source, run_dir)
+    monkeypatch.setattr(runs, at, original)
+    assert (run_dir / "unfinished").is_dir()
+    training.train(tiny_training.RECIPE, tiny_source, run_dir)
+    same_files(run_dir, run)
+
+
+def copy_at_its_end(run, tmp_path):
+    """Copy a finished run and make it one of which only the last file is missing."""
+    run_dir = tmp_path / "run"
+    shutil.copytree(run, run_dir)
+    (run_dir / "finished.json").unlink()
+    (run_dir / "unfinished").mkdir()
+    return run_dir
+
+
+def same_files(one, other):
+    assert {path.name: path.read_bytes() for path in one.iterdir()} == {
+        path.name: path.read_bytes() for path in other.iterdir()
+    }
+
+
+def test_a_run_that_an_earlier_version_left_without_its_last_file_is_finished(
+    run, tiny_source, tmp_path
+):
+    """Checkpoints were once removed before `finished.json` was written."""
+    run_dir = copy_at_its_end(run, tmp_path)
+    (run_dir / "unfinished").rmdir()
+    training.train(tiny_training.RECIPE, tiny_source, run_dir)
+    same_files(run_dir, run)
+
+
+def test_a_run_that_lacks_a_checkpoint_it_needs_says_so(run, tiny_source, tmp_path):
+    run_dir = copy_at_its_end(run, tmp_path)
+    training.history(run_dir).iloc[:-1].to_csv(run_dir / "history.csv", index=False)
+    with pytest.raises(InputError, match=r"cannot continue without .*unfrozen-2\.weights\.h5"):
+        training.train(tiny_training.RECIPE, tiny_source, run_dir)
+
+
+def test_two_trainings_in_one_folder_are_refused(run, tiny_source, tmp_path, monkeypatch):
+    run_dir = copy_at_its_end(run, tmp_path)
+
+    def meanwhile(*_, **__):
+        before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+        with pytest.raises(InputError, match=f"another process is training in {run_dir}:"):
+            training.train(tiny_training.RECIPE, tiny_source, run_dir)
+        assert before == {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+
+    monkeypatch.setattr(phases, "unfrozen_phase", meanwhile)
+    training.train(tiny_training.RECIPE, tiny_source, run_dir)
+    same_files(run_dir, run)
+
+
+def test_a_training_that_diverges_says_so(tiny_source, tmp_path):
+    recipe = dataclasses.replace(tiny_training.RECIPE, frozen_learning_rate=float("nan"))
+    with pytest.raises(InputError, match="the model of frozen epoch 1 returns nan"):
+        training.train(recipe, tiny_source, tmp_path)
+    assert not (tmp_path / "model.keras").exists()
+
+
 def wait_for_row(process, history_file: Path, phase: str) -> None:
     """Wait until a phase's first epoch is in the history of a running training."""
     deadline = time.monotonic() + 240
@@ -238,7 +316,7 @@ def test_a_run_of_an_earlier_version_is_accepted(run, tiny_source, tmp_path):
     shutil.copytree(run, tmp_path / "old")
     file = tmp_path / "old" / "recipe.json"
     described = json.loads(file.read_text(encoding="utf-8"))
-    del described["task"], described["recipe"]["jpeg_quality"]
+    del described["task"], described["recipe"]["jpeg_quality"], described["data"]["version"]
     file.write_text(json.dumps(described), encoding="utf-8")
     training.train(tiny_training.RECIPE, tiny_source, tmp_path / "old")
     whole = dataclasses.replace(tiny_training.RECIPE, crop_px=None)
