@@ -55,3 +55,11 @@ def test_a_real_preset_never_runs_on_synthetic_patches(notebooks_dir, monkeypatc
         session.start()
     assert Path.cwd() == notebooks_dir
     assert not list(notebooks_dir.parent.glob("runs*"))
+
+
+@pytest.mark.parametrize("folder", ["runs", "figures"])
+def test_a_folder_that_cannot_be_written_is_refused_at_the_start(notebooks_dir, folder):
+    (notebooks_dir.parent / folder).write_text("")
+    with pytest.raises(InputError, match=f"cannot write {folder}/smoke"):
+        session.start()
+    assert not (notebooks_dir.parent / "data").exists()

@@ -145,6 +145,16 @@ def test_a_report_into_a_device_has_no_page(here, capsys):
     assert not Path("/dev/null.html").exists()
 
 
+def test_a_table_in_a_pipe_needs_an_output(here, capfd):
+    reading, writing = os.pipe()
+    os.write(writing, Path("a.csv").read_bytes())
+    os.close(writing)
+    refused(run("evaluate", f"/dev/fd/{reading}"), capfd, "give --output")
+    assert run("evaluate", f"/dev/fd/{reading}", "--output", "r.json") == 0
+    os.close(reading)
+    assert Path("r.json").is_file() and Path("r.html").is_file()
+
+
 def test_a_table_on_standard_output_has_nothing_else_in_it(here, model_file, capfd):
     words = ["predict", "--split", "test[:3]", "--model", model_file, "--output", "/dev/stdout"]
     assert run(*words) == 0
