@@ -15,6 +15,7 @@ from pathlib import Path
 from pcam_tf.errors import InputError
 
 _LINKS = 40  # as many as Linux follows
+_POINTER = b"version https://git-lfs"
 
 
 @contextlib.contextmanager
@@ -261,6 +262,26 @@ def check_name(path: str | Path) -> None:
         os.fspath(path).encode("utf-8")
     except UnicodeEncodeError as error:
         raise InputError(f"the name {printable(path)} is not UTF-8: rename the file.") from error
+
+
+def is_pointer(path: str | Path) -> bool:
+    """Return whether an ordinary file is a Git LFS pointer: the place-holder of a file."""
+    if not (is_ordinary(path) and Path(path).is_file()):
+        return False
+    with Path(path).open("rb") as file:
+        return file.read(len(_POINTER)) == _POINTER
+
+
+def check_no_pointer(path: str | Path) -> None:
+    """Refuse a Git LFS pointer, which a clone without Git LFS holds instead of the file.
+
+    Raises:
+        InputError: it is one.
+    """
+    if is_pointer(path):
+        raise InputError(
+            f"{printable(path)} is a Git LFS pointer, not the file itself: run `git lfs pull`."
+        )
 
 
 def write_json(path: str | Path, content: dict) -> None:

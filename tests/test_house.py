@@ -21,6 +21,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = (
     "errors",
     "files",
+    "user_tables",
     "task",
     "stain",
     "synthetic",
