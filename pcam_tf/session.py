@@ -13,6 +13,7 @@ import tensorflow_datasets as tfds
 
 from pcam_tf import data, figures
 from pcam_tf.errors import InputError
+from pcam_tf.files import check_outputs
 from pcam_tf.training import recipes
 
 
@@ -51,8 +52,8 @@ def start(preset: str | None = None, data_dir: str | None = None) -> Session:
             which only "smoke" accepts. A relative path starts at the project's folder.
 
     Raises:
-        InputError: an unknown preset, a preset other than "smoke" without a data directory, or a
-            data directory that cannot be used.
+        InputError: an unknown preset, a preset other than "smoke" without a data directory, a data
+            directory that cannot be used, or a folder of results that cannot be written to.
     """
     recipe = recipes.preset(preset or os.environ.get("PCAM_TF_PRESET") or "smoke")
     chosen_dir = data.chosen_dir(data_dir)
@@ -63,8 +64,10 @@ def start(preset: str | None = None, data_dir: str | None = None) -> Session:
             "data directory, or choose the preset smoke for synthetic patches."
         )
     _go_to_project()
+    run_dir, figures_dir = Path("runs") / recipe.preset, Path("figures") / recipe.preset
+    # Before minutes or hours of training.
+    check_outputs([run_dir / "recipe.json", figures_dir / "figure.png"])
     source = data.open_source(chosen_dir)
-    run_dir = Path("runs") / recipe.preset
     # A reader of a notebook can do nothing about these warnings of Keras and TFDS.
     warnings.filterwarnings("ignore", category=UserWarning, module="keras|tensorflow_datasets")
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
@@ -77,7 +80,7 @@ def start(preset: str | None = None, data_dir: str | None = None) -> Session:
     print(f"preset  {recipe.preset}")
     print(f"patches {source.info.name} {source.info.version}: {patches}")
     print(f"run     {run_dir}")
-    return Session(recipe, source, run_dir, Path("figures") / recipe.preset)
+    return Session(recipe, source, run_dir, figures_dir)
 
 
 def _go_to_project() -> None:

@@ -68,6 +68,10 @@ def evaluate(
         )
     if len(validation) > 1:
         raise InputError("one predictions table needs one validation table.")
+    if output is None and not files.is_ordinary(predictions):
+        raise InputError(
+            f"{predictions} is no ordinary file to write a report beside: give --output."
+        )
     output = output or predictions.with_suffix(".report.json")
     page = _page_beside(output)
     files.check_outputs([output, page], [predictions, *validation])
