@@ -20,7 +20,7 @@ import matplotlib.ticker
 from benchmarks import growth, input_pipeline, prediction_speed, small_network, training_speed
 from pcam_tf import data, figures
 from pcam_tf.evaluation import reports
-from pcam_tf.files import write_json
+from pcam_tf.files import check_outputs, write_json
 
 PARTS = ("input", "prediction", "training", "steps", "growth")
 
@@ -33,6 +33,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--output", type=Path, default=Path("runs/bench"), help="without suffix")
     arguments = parser.parse_args(words)
+    check_outputs(arguments.output.with_suffix(each) for each in (".json", ".png"))
     smoke = arguments.size == "smoke"
     if smoke:
         small_network.register()

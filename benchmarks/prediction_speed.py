@@ -36,7 +36,7 @@ import benchmarks.rows
 from pcam_tf import data, prediction
 from pcam_tf.evaluation import reports
 from pcam_tf.models import classifier, engines
-from pcam_tf.files import write_json
+from pcam_tf.files import check_outputs, write_json
 
 BATCHES = (1, 8, 32, 128)
 CALIBRATION = 256  # training patches
@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--output", type=Path, default=Path("speed.json"))
     arguments = parser.parse_args()
+    check_outputs([arguments.output])
     cores = len(os.sched_getaffinity(0))
     source = data.open_source(data.chosen_dir(arguments.data_dir))
     calibration = data.read_patches(source, f"train[:{CALIBRATION}]")["image"].astype("float32")

@@ -14,7 +14,7 @@ from pathlib import Path
 import filelock
 import pandas as pd
 
-from pcam_tf import evaluation
+from pcam_tf import evaluation, files
 from pcam_tf.errors import InputError
 
 COLUMNS = ("id", "label", "probability", "agrees", "threshold", "time", "model")
@@ -75,6 +75,8 @@ def check(path: str | Path) -> None:
 def _append(path, text):
     # Of a link the file that it points to, so that all who write to it wait for one lock.
     path = Path(os.path.realpath(path))
+    if not files.is_ordinary(path):
+        raise InputError(f"cannot write {path}: reviews are kept in an ordinary file; name one.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # The lock is an empty, hidden file beside the reviews. It is left there: to delete it

@@ -107,6 +107,10 @@ def test_other_files_are_left_alone(tmp_path):
     assert (tmp_path / "other.csv").read_text() == "id,label,probability\n"
     with pytest.raises(InputError, match="cannot write"):
         reviews.check(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/null"):
+        with pytest.raises(InputError, match="in an ordinary file"):
+            reviews.check(path)
     reviews.check(tmp_path / "new.csv")
     reviews.check(tmp_path / "new.csv")
     assert (tmp_path / "new.csv").read_text() == ",".join(reviews.COLUMNS) + "\n"
