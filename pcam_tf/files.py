@@ -1,6 +1,7 @@
 """Write files whole or not at all, and find out before the work whether they can be written."""
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -15,6 +16,8 @@ from pathlib import Path
 from pcam_tf.errors import InputError
 
 _LINKS = 40  # as many as Linux follows
+# What some network file systems answer if a file is to be locked.
+_WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK)
 _POINTER = b"version https://git-lfs"
 
 
@@ -229,18 +232,20 @@ def locked(path: str | Path, busy: str) -> Iterator[None]:
     import filelock  # not above: it takes longer to import than all of this module
 
     path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.open("ab").close()
-    except OSError as error:
-        raise _unwritable(path, error) from error
     lock = filelock.FileLock(path, timeout=0)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except filelock.Timeout as error:
         raise InputError(busy) from error
-    except OSError as error:  # some network file systems have no locks
-        warnings.warn(f"{printable(path)} cannot be locked ({error.strerror}).", stacklevel=3)
+    except (OSError, NotImplementedError) as error:
+        if getattr(error, "errno", errno.ENOSYS) not in _WITHOUT_LOCKS:
+            raise _unwritable(path, error) from error
+        warnings.warn(
+            f"this file system has no locks: see that no other process uses "
+            f"{printable(path.parent)}.",
+            stacklevel=3,
+        )
     try:
         yield
     finally:

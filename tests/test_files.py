@@ -1,5 +1,6 @@
 import concurrent.futures
 import errno
+import fcntl
 import json
 import os
 import stat
@@ -290,4 +291,19 @@ def test_a_lock_is_held_by_one_process_and_ends_with_it(tmp_path):
         with files.locked(lock, "busy"), again, files.locked(lock, "busy"):
             pytest.fail("it is held twice")
     with files.locked(lock, "busy"):
+        pass
+
+
+def test_a_lock_that_cannot_be_made_is_refused_and_one_that_is_not_supported_is_done_without(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write"), files.locked(tmp_path / "file/a", "busy"):
+        pytest.fail("there is no such folder")
+
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.warns(UserWarning, match="has no locks"), files.locked(tmp_path / "lock", "busy"):
         pass
