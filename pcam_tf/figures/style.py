@@ -76,12 +76,18 @@ class _Shown(Figure):
 def save(figure: Figure, path: str | Path) -> None:
     """Write a figure as PNG, 150 dots an inch, whole or not at all; the same bytes every time.
 
+    If its name ends in .pdf, .svg or the like, it is written in that format. Any other ending gives
+    PNG, so that a wrong one does not lose the figure.
+
     Raises:
         InputError: `path` cannot be written.
     """
+    ending = Path(path).suffix.lower().lstrip(".")
+    kind = ending if ending in figure.canvas.get_supported_filetypes() else "png"
+    metadata = {"Software": None} if kind == "png" else None
     # Ticks are made as they are drawn, in the style of that moment.
     with written_whole(path) as temporary, mpl.rc_context(STYLE):
-        figure.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
+        figure.savefig(temporary, format=kind, dpi=150, metadata=metadata)
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -61,6 +61,23 @@ def texts(axes) -> list[str]:
     return [text.get_text() for text in axes.texts]
 
 
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [
+        ("figure.png", b"\x89PNG"),
+        ("figure.pdf", b"%PDF"),
+        ("figure.svg", b"<?xml"),
+        ("figure.PNG", b"\x89PNG"),
+        ("figure.csv", b"\x89PNG"),
+        ("figure", b"\x89PNG"),
+        ("v1.2", b"\x89PNG"),
+    ],
+)
+def test_no_ending_of_a_name_loses_the_figure(tmp_path, name, start):
+    figures.save(figures.class_balance(COUNTS), tmp_path / name)
+    assert (tmp_path / name).read_bytes().startswith(start)
+
+
 def test_every_figure_is_returned_and_saved_the_same_each_time(drawn_figures, tmp_path):
     again = drawings()
     for name, figure in drawn_figures.items():
