@@ -7,6 +7,7 @@ from pathlib import Path
 from pcam_tf.errors import InputError
 from pcam_tf.evaluation import reports
 from pcam_tf.files import written_whole
+from pcam_tf.training import recipes
 
 NOTEBOOKS_DIR = Path("notebooks")
 
@@ -68,7 +69,7 @@ def reproduce(preset: str, data_dir: str | None) -> str:
     """Execute all notebooks at a preset and return the table of results.
 
     Args:
-        preset: the name of a preset of `training.recipes`, such as "smoke".
+        preset: the name of a preset with a frozen phase, such as "smoke".
         data_dir: a prepared data directory, or None for synthetic patches.
 
     Returns:
@@ -76,9 +77,16 @@ def reproduce(preset: str, data_dir: str | None) -> str:
         and the figures.
 
     Raises:
-        InputError: the working folder is not the project's folder, a cell failed, or a file cannot
-            be written.
+        InputError: no such preset, one without a frozen phase, one that needs real patches; the
+            working folder is not the project's folder, a cell failed, or a file cannot be written.
     """
+    recipe = recipes.preset(preset)
+    recipes.check_patches(preset, real=bool(data_dir))
+    if recipe.teachers:
+        raise InputError(
+            f"the preset {preset} has no frozen phase, which the notebooks compare with the "
+            f"unfrozen one: run `python -m pcam_tf train --preset {preset}` instead."
+        )
     os.environ["PCAM_TF_PRESET"] = preset
     os.environ["PCAM_TF_DATA_DIR"] = data_dir or ""
     run_dir = Path("runs") / preset

@@ -12,7 +12,6 @@ import keras
 import tensorflow_datasets as tfds
 
 from pcam_tf import data, figures
-from pcam_tf.errors import InputError
 from pcam_tf.files import check_outputs
 from pcam_tf.training import recipes
 
@@ -47,7 +46,7 @@ def start(preset: str | None = None, data_dir: str | None = None) -> Session:
     """Start a notebook: choose preset and patches, go to the project's folder, print the choice.
 
     Args:
-        preset: "smoke", "cpu" or "gpu"; without it, PCAM_TF_PRESET, else "smoke".
+        preset: a name of `recipes.PRESETS`; without it, PCAM_TF_PRESET, else "smoke".
         data_dir: a prepared data directory; without it, PCAM_TF_DATA_DIR, else synthetic patches,
             which only "smoke" accepts. A relative path starts at the project's folder.
 
@@ -57,12 +56,7 @@ def start(preset: str | None = None, data_dir: str | None = None) -> Session:
     """
     recipe = recipes.preset(preset or os.environ.get("PCAM_TF_PRESET") or "smoke")
     chosen_dir = data.chosen_dir(data_dir)
-    if recipe.preset != "smoke" and not chosen_dir:
-        # A run of that name would otherwise hold a result of synthetic patches.
-        raise InputError(
-            f"the preset {recipe.preset} needs real patches: set PCAM_TF_DATA_DIR to a prepared "
-            "data directory, or choose the preset smoke for synthetic patches."
-        )
+    recipes.check_patches(recipe.preset, real=bool(chosen_dir))
     _go_to_project()
     run_dir, figures_dir = Path("runs") / recipe.preset, Path("figures") / recipe.preset
     # Before minutes or hours of training.

@@ -1,11 +1,23 @@
 """The command that executes all notebooks."""
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from pcam_tf.commands import options
 
+Preset = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="smoke (minutes, synthetic patches), cpu (about an hour), cpu-144 (two hours) or gpu "
+        "(full PCam).",
+    ),
+]
 
-def reproduce(preset: options.Preset = "smoke", data_dir: options.DataDir = None) -> str:
+
+def reproduce(preset: Preset = "smoke", data_dir: options.DataDir = None) -> str:
     """Execute all notebooks and print their results."""
     from pcam_tf import data, reproduce
     from pcam_tf.files import check_outputs

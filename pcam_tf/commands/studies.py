@@ -80,7 +80,10 @@ def novelty(
 
 def protocols(
     preset: Annotated[
-        str, typer.Option(metavar="NAME", help="smoke (synthetic slides), cpu or gpu.")
+        str,
+        typer.Option(
+            metavar="NAME", help="smoke (synthetic slides), cpu or gpu; the others are as cpu."
+        ),
     ] = "smoke",
     data_dir: options.DataDir = None,
     run: Annotated[
@@ -91,16 +94,19 @@ def protocols(
     ] = None,
 ) -> str:
     """Evaluate one recipe by protocols that leak more or less."""
+    from pcam_tf import data
     from pcam_tf.evaluation import reports
     from pcam_tf.files import check_outputs
     from pcam_tf.studies import protocols
+    from pcam_tf.training import recipes
 
+    recipe = protocols.recipe_of(preset)
+    recipes.check_patches(preset, real=bool(data.chosen_dir(data_dir)))
     run_dir = run or Path("runs") / f"protocols-{preset}"
     check_outputs([run_dir / "overlaps.csv"])
     source = protocols.source_of(
         preset, None if preset == "smoke" else options.open_source(data_dir)
     )
-    recipe = protocols.recipe_of(preset)
     protocols.study(recipe, source, run_dir, protocols.conditions_of(preset))
     table = reports.markdown_table(protocols.summary_rows(protocols.results(run_dir)))
     return f"{table}\nstudy {run_dir}"

@@ -41,12 +41,13 @@ def train(
 
     The run's folder contains the recipe, the history, the model, the predictions and the report.
     """
-    from pcam_tf import prediction, training
+    from pcam_tf import data, prediction, training
     from pcam_tf.evaluation import reports
     from pcam_tf.files import check_outputs
     from pcam_tf.models import engines
-    from pcam_tf.training import devices
+    from pcam_tf.training import devices, recipes
 
+    recipes.check_patches(preset, real=bool(data.chosen_dir(data_dir)))
     recipe = _recipe(preset, backbone=backbone, weights=weights, seed=seed)
     run_dir = run or Path("runs") / recipe.preset
     written = [run_dir / name for name in ("recipe.json", "model.keras", "model-frozen.keras")]

@@ -102,6 +102,11 @@ def task_of(builder: tfds.core.DatasetBuilder) -> Task:
         raise InputError(f"{path} is damaged ({first_line(error)}): prepare it anew.") from error
 
 
+def is_synthetic(builder: tfds.core.DatasetBuilder) -> bool:
+    """Return whether the patches of a source are drawn by `synthetic`."""
+    return builder.info.name == synthetic.SyntheticPatchCamelyon.name
+
+
 def _check_features(builder, expected):
     """Refuse a source whose features are not those of its task."""
     features = builder.info.features

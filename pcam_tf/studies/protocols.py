@@ -53,6 +53,7 @@ def recipe_of(preset: str) -> recipes.Recipe:
     """
     return dataclasses.replace(
         recipes.preset(preset),
+        teachers=(),
         crop_px=PCAM.centre_px if preset == "smoke" else PCAM.side_px,
         resize_px=None,
         unresized_epochs=0,
@@ -61,6 +62,10 @@ def recipe_of(preset: str) -> recipes.Recipe:
         stain_strength=0.25,
         rotation_degrees=0.0,
         scaling=1.0,
+        brightness=0.0,
+        blur_px=0.0,
+        jpeg_quality=100,
+        weight_decay=1e-4,
         frozen_views=1,
         frozen_epochs=6 if preset == "smoke" else recipes.preset(preset).frozen_epochs,
         unfrozen_epochs=6 if preset == "gpu" else 0,

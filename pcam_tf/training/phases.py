@@ -19,6 +19,7 @@ from pcam_tf.training import (
     distillation,
     features,
     optimization,
+    recipes,
     runs,
 )
 from pcam_tf.training.recipes import Recipe
@@ -54,9 +55,10 @@ def train(
 
     Raises:
         InputError: the folder holds another run, is trained in by another process or cannot be
-            written to, the source lacks a split or its validation split a class, or a teacher is
-            missing or of another network.
+            written to, the source lacks a split or its validation split a class, a teacher is
+            missing or of another network, or the preset needs real patches and these are synthetic.
     """
+    recipes.check_patches(recipe.preset, real=not data.is_synthetic(source))
     run = Run(recipe, source, Path(run_dir), training_split)
     runs.refuse_other(run)
     if runs.is_finished(run.folder):

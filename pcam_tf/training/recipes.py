@@ -143,6 +143,26 @@ def preset(name: str) -> Recipe:
     return PRESETS[name]
 
 
+def check_patches(preset: str, *, real: bool) -> None:
+    """Refuse synthetic patches for any preset but "smoke".
+
+    Their result would stand under the name of a preset that is for real patches, and figures of
+    real patches would be overwritten.
+
+    Args:
+        preset: of a recipe; a recipe of no preset is free to be tried on anything.
+        real: whether the patches are real ones.
+
+    Raises:
+        InputError: the preset needs real patches.
+    """
+    if preset in PRESETS and preset != "smoke" and not real:
+        raise InputError(
+            f"the preset {preset} needs real patches: set PCAM_TF_DATA_DIR or --data-dir to a "
+            "prepared data directory, or choose the preset smoke for synthetic patches."
+        )
+
+
 def from_json(content: dict, task: Task = PCAM) -> Recipe:
     """Return the recipe that a `recipe.json` describes; what is missing in it has its default.
 

@@ -1,6 +1,9 @@
+import pytest
 import tiny_training
 from command_runner import refused, run
 
+from pcam_tf import training
+from pcam_tf.errors import InputError
 from pcam_tf.models import backbones
 from pcam_tf.training import recipes
 
@@ -32,3 +35,39 @@ def test_a_run_of_another_recipe_is_refused(prepared, tmp_path, capfd):
     status = run("train", "--preset", "smoke", "--data-dir", prepared, "--run", tmp_path)
     refused(status, capfd, "holds another run")
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.json"]
+
+
+REAL_PRESETS = [name for name in recipes.PRESETS if name != "smoke"]
+
+
+@pytest.mark.parametrize("preset", REAL_PRESETS)
+@pytest.mark.parametrize("command", ["train", "reproduce", "protocols"])
+@pytest.mark.parametrize("data_dir", [None, ""])
+def test_no_command_trains_a_real_preset_on_synthetic_patches(
+    tmp_path, monkeypatch, capfd, command, preset, data_dir
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PCAM_TF_DATA_DIR", raising=False)
+    if data_dir is not None:
+        monkeypatch.setenv("PCAM_TF_DATA_DIR", data_dir)
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "01_a.ipynb").write_text("{}")
+    refused(run(command, "--preset", preset), capfd, f"the preset {preset} needs real patches")
+    assert [path.name for path in tmp_path.iterdir()] == ["notebooks"]
+
+
+@pytest.mark.parametrize("preset", REAL_PRESETS)
+def test_no_program_trains_a_real_preset_on_synthetic_patches(tiny_source, tmp_path, preset):
+    with pytest.raises(InputError, match="needs real patches"):
+        training.train(recipes.preset(preset), tiny_source, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_notebooks_are_not_executed_at_a_preset_without_a_frozen_phase(
+    prepared, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.chdir(tmp_path)
+    words = ["reproduce", "--preset", "distilled", "--data-dir", prepared]
+    refused(run(*words), capfd, "the preset distilled has no frozen phase")
+    assert run("reproduce", "--help") == 0
+    assert "distilled" not in capfd.readouterr().out

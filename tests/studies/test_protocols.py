@@ -154,4 +154,6 @@ def test_a_plain_recipe_is_studied_at_every_preset():
     for preset in recipes.PRESETS:
         recipe = protocols.recipe_of(preset)
         assert recipe.rotation_degrees == 0 and not recipe.test_time_augmentation
+        # Without teachers there is a frozen phase, which the study reads.
+        assert recipe.teachers == () and recipe.jpeg_quality == 100
         assert max(size for _, size in protocols.conditions_of(preset)) <= 18000
