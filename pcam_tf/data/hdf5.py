@@ -27,7 +27,7 @@ from tensorflow_datasets.datasets.patch_camelyon import patch_camelyon_dataset_b
 from tqdm import tqdm
 
 from pcam_tf.errors import InputError
-from pcam_tf.files import locked
+from pcam_tf.files import check_no_pointer, locked
 from pcam_tf.task import PCAM
 
 # TFDS's split -> the word in the official file names and ids; in the order TFDS generates them.
@@ -156,6 +156,7 @@ def _find(hdf5_dir: Path, *, prefer_packed: bool) -> _Files:
             elif not os.access(path, os.R_OK):
                 raise InputError(f"{path} may not be read; change its permissions.")
             else:
+                check_no_pointer(path)
                 found[split, key] = path
     if missing:
         raise InputError(

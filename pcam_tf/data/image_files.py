@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from pcam_tf.errors import InputError
+from pcam_tf.files import is_pointer
 
 LARGEST_PX = 50_000_000
 # Pillow opens dozens of formats, and each reader is a way in.
@@ -35,6 +36,8 @@ def opened(path: str | Path, name: str | None = None) -> Iterator[Image.Image]:
             8 bits a channel, or is damaged.
     """
     name = name or str(path)
+    if is_pointer(path):
+        raise InputError(f"{name} is a Git LFS pointer, not the picture: run `git lfs pull`.")
     try:
         with Image.open(path, formats=FORMATS) as picture:
             width, height = picture.size

@@ -17,7 +17,7 @@ from tensorflow_datasets.core import shuffle
 
 from pcam_tf import synthetic, task
 from pcam_tf.errors import InputError, first_line, unknown
-from pcam_tf.files import write_json
+from pcam_tf.files import check_no_pointer, write_json
 from pcam_tf.task import Task
 
 SPLITS = ("train", "validation", "test")
@@ -186,6 +186,8 @@ def _check_size(split: tfds.core.SplitInfo) -> None:
     expected = split.num_bytes + _FRAME_BYTES * split.num_examples
     found = sum(Path(path).stat().st_size for path in split.filepaths)
     if found < expected:
+        for path in split.filepaths:
+            check_no_pointer(path)
         raise InputError(
             f"{split.filepaths[0]} is truncated: the {split.name} split has {found:,} of "
             f"{expected:,} bytes; prepare or copy the data directory anew."

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from pcam_tf.errors import InputError, first_line, unknown
+from pcam_tf.files import check_no_pointer
 from pcam_tf.models import efficientnet_lite
 
 # Name of the layer that returns the pooled features.
@@ -163,6 +164,7 @@ def _pooled(output):
 
 
 def _load_file(network: keras.Model, name: str, path: Path) -> None:
+    check_no_pointer(path)
     try:
         with warnings.catch_warnings():
             # Keras warns once a layer that a file does not fit, and raises at the end.

@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from pcam_tf.errors import InputError, first_line, unknown
-from pcam_tf.files import written_whole
+from pcam_tf.files import check_no_pointer, written_whole
 from pcam_tf.models import model_files, outputs
 from pcam_tf.task import PCAM, Task
 
@@ -176,6 +176,7 @@ def _load_export(path):
     export, anew = export_file(path), f"run `python -m pcam_tf export --model {path}`."
     if not export.is_file():
         raise InputError(f"{path} has no export for LiteRT: {anew}")
+    check_no_pointer(export)
     try:
         with zipfile.ZipFile(export) as archive:
             exported_from = json.loads(archive.read("export.json"))["model_sha256"]

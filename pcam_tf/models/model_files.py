@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pcam_tf import task
 from pcam_tf.errors import InputError
+from pcam_tf.files import check_no_pointer
 
 # Name of the task's description within a `.keras` archive.
 TASK_ENTRY = "task.json"
@@ -25,7 +26,7 @@ def model_file(model: str | Path) -> Path:
         model: a `.keras` file or the folder of a run.
 
     Raises:
-        InputError: there is no such file.
+        InputError: there is no such file, or a Git LFS pointer in its place.
     """
     path = Path(model)
     if path.is_dir():
@@ -34,6 +35,7 @@ def model_file(model: str | Path) -> Path:
         raise InputError(
             f"there is no model at {path}: give a .keras file or the folder of a finished run."
         )
+    check_no_pointer(path)
     return path
 
 
