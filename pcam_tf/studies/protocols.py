@@ -24,7 +24,7 @@ from pcam_tf.errors import InputError
 from pcam_tf.files import written_whole
 from pcam_tf.models import classifier, engines
 from pcam_tf.task import PCAM
-from pcam_tf.training import recipes
+from pcam_tf.training import recipes, runs
 
 HELD_OUT = "held out"
 APART = "held out, no overlap"
@@ -151,12 +151,12 @@ def study(
 
 
 def _condition(recipe, source, folder, seed, size):
+    recipe = dataclasses.replace(recipe, seed=seed)
+    trained_on, held_out = splits_of(data.count(source, "train"), seed=seed, size=size)
+    runs.refuse_other(runs.Run(recipe, source, folder, trained_on))
     if (folder / "training.csv").is_file():
         return
-    trained_on, held_out = splits_of(data.count(source, "train"), seed=seed, size=size)
-    training.train(
-        dataclasses.replace(recipe, seed=seed), source, folder, training_split=trained_on
-    )
+    training.train(recipe, source, folder, training_split=trained_on)
     phases = PHASES if recipe.unfrozen_epochs else ("frozen",)
     for phase in phases:
         model = classifier.load(folder / PHASES[phase])

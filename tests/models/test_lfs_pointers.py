@@ -53,7 +53,7 @@ READERS = {
 
 @pytest.mark.parametrize("kind", READERS)
 def test_a_pointer_is_named_and_what_to_do(tmp_path, kind):
-    with pytest.raises(InputError, match="is a Git LFS pointer.*git lfs pull") as error:
+    with pytest.raises(InputError, match=r"is a Git LFS pointer.*git lfs pull") as error:
         READERS[kind](tmp_path)
     assert "\n" not in str(error.value)
 

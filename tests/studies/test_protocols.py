@@ -30,6 +30,12 @@ def study_dir(tmp_path_factory, tiny_source):
     return run_dir
 
 
+def test_a_finished_study_of_another_recipe_is_refused(study_dir, tiny_source):
+    other = dataclasses.replace(tiny_training.RECIPE, dropout=0.45)
+    with pytest.raises(InputError, match=r"holds another run .*dropout .* instead of 0\.45"):
+        protocols.study(other, tiny_source, study_dir, CONDITIONS)
+
+
 @pytest.mark.parametrize("seed", [0, 4, 9])
 def test_held_out_patches_are_never_trained_on(tiny_source, seed):
     total = data.count(tiny_source, "train")
