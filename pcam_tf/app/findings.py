@@ -7,6 +7,7 @@ rates are unknown.
 """
 
 import math
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +37,7 @@ LIKELIHOODS = (
     (0.0, "{name} is very unlikely"),
 )
 NO_TISSUE = "no tissue"
-NO_REPORT = "The error rates of this model are unknown: it has no report."
+NO_RATES = "The error rates of this model are unknown."
 
 
 class Point(NamedTuple):
@@ -46,6 +47,13 @@ class Point(NamedTuple):
     # probable class is called, which is the rule for more classes.
     threshold: float | None
     meaning: str  # the error rates, in a sentence
+    # The same for a cell of a region, which is predicted from one view; None: as `threshold`.
+    cell_threshold: float | None = None
+
+    @property
+    def of_cells(self) -> "Point":
+        """The rule for the cells of a region."""
+        return self if self.cell_threshold is None else self._replace(threshold=self.cell_threshold)
 
 
 class Reader(NamedTuple):
@@ -57,6 +65,8 @@ class Reader(NamedTuple):
     name: str  # of the file, with the start of its SHA-256
     temperature: float
     points: dict[str, Point]  # by the names of the page's settings
+    cell_temperature: float = 1.0  # for one view
+    views: int = reports.VIEWS  # of a patch, as in the report
 
 
 def load_reader(model: str | Path | None = None, engine: str | None = None) -> Reader:
@@ -74,31 +84,46 @@ def load_reader(model: str | Path | None = None, engine: str | None = None) -> R
     loaded = predicting if isinstance(predicting, keras.Model) else classifier.load(path)
     name = f"{path.name} {model_files.digest(path)[:8]}"
     name = f"shipped {name}" if path == model_files.SHIPPED_MODEL else name
-    report = {}
-    if path.name == "model.keras" and (path.parent / "report.json").is_file():
-        report = reports.read_run_report(path.parent).get("unfrozen", {})
-    temperature = report.get("calibration", {}).get("temperature", 1.0)
+    report, why_none = reports.report_of_model(path)
+    if why_none and path.with_name("report.json").is_file():
+        warnings.warn(f"{path}: {why_none}", stacklevel=2)
+    one_view = report.get("one_view", {})
+    temperature = _temperature(report.get("calibration", {}), path)
+    cell_temperature = _temperature(one_view or report.get("calibration", {}), path)
+    task = engines.task_of(predicting)
+    unknown = f"{NO_RATES} {why_none}"
+    if task.is_binary:
+        cell_thresholds = one_view.get("thresholds", {})
+        points = {
+            SETTINGS[key].format(positive=task.classes[1]): Point(
+                _calibrated(point["threshold"], temperature),
+                _binary_meaning(task, report, point["confusion"]),
+                _calibrated(cell_thresholds.get(key, point["threshold"]), cell_temperature),
+            )
+            for key, point in report.get("operating_points", {}).items()
+            if key in SETTINGS
+        }
+        # A report without a validation table has 0.5 only, which nobody chose.
+        points = points or {"Threshold 0.5": Point(0.5, unknown)}
+    else:
+        points = {"Most probable class": Point(None, _meaning(task, report) or unknown)}
+    views = report.get("views", reports.VIEWS)
+    return Reader(loaded, predicting, task, name, temperature, points, cell_temperature, views)
+
+
+def _temperature(fitted, path):
+    temperature = fitted.get("temperature", 1.0)
     if not (isinstance(temperature, int | float) and 0 < temperature < math.inf):
         raise InputError(
             f"{path.parent / 'report.json'} holds the temperature {temperature}: evaluate the run "
             "anew."
         )
-    task = engines.task_of(predicting)
-    points = _binary_points(task, report, temperature) if task.is_binary else _points(task, report)
-    return Reader(loaded, predicting, task, name, temperature, points)
+    return temperature
 
 
-def _binary_points(task, report, temperature):
-    points = {}
-    for key, name in SETTINGS.items():
-        if key in report.get("operating_points", {}):
-            point = report["operating_points"][key]
-            table = pd.DataFrame({"probability": [point["threshold"]]})
-            threshold = calibration.apply_temperature(table, temperature)["probability"][0]
-            meaning = _binary_meaning(task, report, point["confusion"])
-            points[name.format(positive=task.classes[1])] = Point(float(threshold), meaning)
-    # A report without a validation table has 0.5 only, which nobody chose.
-    return points or {"Threshold 0.5": Point(0.5, NO_REPORT)}
+def _calibrated(threshold, temperature):
+    table = pd.DataFrame({"probability": [threshold]})
+    return float(calibration.apply_temperature(table, temperature)["probability"][0])
 
 
 def _binary_meaning(task, report, confusion):
@@ -114,15 +139,14 @@ def _binary_meaning(task, report, confusion):
     )
 
 
-def _points(task, report):
-    meaning = NO_REPORT
-    if "accuracy" in report.get("metrics", {}):
-        meaning = (
-            f"Of 100 patches it classifies about {100 * report['metrics']['accuracy']['value']:.0f}"
-            f" correctly. Counted on {_evaluated_patches(task, report)}. "
-            "On other slides and scanners it may make more errors."
-        )
-    return {"Most probable class": Point(None, meaning)}
+def _meaning(task, report):
+    if "accuracy" not in report.get("metrics", {}):
+        return ""
+    return (
+        f"Of 100 patches it classifies about {100 * report['metrics']['accuracy']['value']:.0f} "
+        f"correctly. Counted on {_evaluated_patches(task, report)}. "
+        "On other slides and scanners it may make more errors."
+    )
 
 
 def _evaluated_patches(task, report):
@@ -132,12 +156,15 @@ def _evaluated_patches(task, report):
 def probabilities(reader: Reader, patches: np.ndarray) -> np.ndarray:
     """Return the calibrated probabilities of patches, (n, classes) float64.
 
-    They are averaged over the eight symmetric views, as in the model's report.
+    They are averaged over the eight symmetric views, or from one view if the model's report is.
 
     Args:
         reader: the model.
         patches: uint8 (n, side, side, 3).
     """
+    if reader.views == 1:
+        outputs = [engines.probabilities(reader.engine, patch[None])[0] for patch in patches]
+        return _class_probabilities(reader, np.stack(outputs), reader.temperature)
     means = [
         # Always one batch of eight: Keras would compile again for another size.
         engines.probabilities(
@@ -145,7 +172,7 @@ def probabilities(reader: Reader, patches: np.ndarray) -> np.ndarray:
         ).mean(axis=0, dtype="float64")
         for patch in patches
     ]
-    return _class_probabilities(reader, np.stack(means))
+    return _class_probabilities(reader, np.stack(means), reader.temperature)
 
 
 def probabilities_one_view(reader: Reader, patches: np.ndarray) -> np.ndarray:
@@ -159,15 +186,16 @@ def probabilities_one_view(reader: Reader, patches: np.ndarray) -> np.ndarray:
     # Keras would compile again for another size. Patches are repeated, since a model may answer
     # NaN to an empty one.
     batch = patches[np.arange(size) % len(patches)]
-    return _class_probabilities(reader, engines.probabilities(reader.engine, batch)[: len(patches)])
+    outputs = engines.probabilities(reader.engine, batch)[: len(patches)]
+    return _class_probabilities(reader, outputs, reader.cell_temperature)
 
 
-def _class_probabilities(reader, outputs):
+def _class_probabilities(reader, outputs, temperature):
     """Return calibrated probabilities (n, classes) from a model's outputs (n, outputs)."""
     columns = list(reader.task.probability_columns)
     table = pd.DataFrame(np.asarray(outputs, "float64"), columns=columns)
-    if reader.temperature != 1:
-        table = calibration.apply_temperature(table, reader.temperature)
+    if temperature != 1:
+        table = calibration.apply_temperature(table, temperature)
     calibrated = table[columns].to_numpy()
     return np.hstack([1 - calibrated, calibrated]) if reader.task.is_binary else calibrated
 

@@ -148,7 +148,7 @@ def region_overlay(reader: Reader, region: RegionResult, point: Point) -> Image.
     Of two classes: the stronger the colour, the more probable is the second; a line encloses what
     is called so. Of more: the colour is that of the called class, the stronger the more probable.
     """
-    called = findings.calls(region.probabilities, point)
+    called = findings.calls(region.probabilities, point.of_cells)
     if reader.task.is_binary:
         strength, areas = region.probabilities[..., 1], np.where(called == 1, 1, -1)
         return heat_map(strength, areas, [style.TUMOUR] * 3)
@@ -200,7 +200,7 @@ def region_value(reader: Reader, region: RegionResult, point: Point) -> dict:
     """Return what the viewer shows of a region under its heat map."""
     pixels, (rows, columns, _) = region.pixels(), region.probabilities.shape
     height, width = pixels.shape[:2]
-    shares = findings.shares_sentence(reader, region.probabilities, point)
+    shares = findings.shares_sentence(reader, region.probabilities, point.of_cells)
     return {
         **_viewer_value(region_picture(pixels), region_overlay(reader, region, point)),
         "overlay_width": 100 * columns * region.stride_px / width,

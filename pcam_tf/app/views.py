@@ -55,12 +55,13 @@ def summary(reader: Reader, state: Visit, point: Point) -> str:
     if state.region:
         region, mpp = state.region, reader.task.mpp
         places = int(np.isfinite(region.probabilities).all(axis=-1).sum())
-        shares = findings.shares(region.probabilities, point)
-        sentence = findings.shares_sentence(reader, region.probabilities, point)
+        shares = findings.shares(region.probabilities, point.of_cells)
+        sentence = findings.shares_sentence(reader, region.probabilities, point.of_cells)
+        rule = findings.rule(reader, point.of_cells)
         lines += [
             _headline(_colour(reader, shares), sentence),
-            f"<p>{places:,} places, {region.stride_px * mpp:.0f} microns apart, one prediction "
-            "each.</p>",
+            f"<p>{places:,} places, {region.stride_px * mpp:.0f} microns apart, one view each; "
+            f"{html.escape(rule)}.</p>",
         ]
     if patch:
         lines += _patch_lines(reader, patch, point)
@@ -155,6 +156,8 @@ def as_json(reader: Reader, state: Visit, point: Point) -> dict:
     """
     common = {"threshold": point.threshold, "notes": state.notes, "model": reader.name}
     if state.region:
+        point = point.of_cells
+        common["threshold"] = point.threshold
         content = {"kind": "region", **_region_json(reader, state.region, point)}
         notice = state.region.notice
     else:
@@ -249,9 +252,12 @@ def _patch_pictures(reader, state, point):
 
 
 def _rows(reader, state, point, setting):
-    rows = []
+    rows, rule = [], findings.rule(reader, point)
     if state.region:
-        shares = findings.shares_sentence(reader, state.region.probabilities, point)
+        cells = point.of_cells
+        shares = findings.shares_sentence(reader, state.region.probabilities, cells)
+        if point.threshold is not None:
+            rule = f"in the region {findings.rule(reader, cells)}; in a patch, {rule}"
         rows += [("Region", f"{state.region.name}. {shares}.")]
     patches = state.patches if state.chosen is None else [state.chosen_patch]
     for patch in patches:
@@ -265,7 +271,7 @@ def _rows(reader, state, point, setting):
     time = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     return [
         *rows,
-        ("Setting", f"{setting}: {findings.rule(reader, point)}"),
+        ("Setting", f"{setting}: {rule}"),
         ("Error rates", point.meaning),
         ("Model", reader.name),
         ("Date", time),

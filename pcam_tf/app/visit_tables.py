@@ -18,7 +18,7 @@ def add_to_log(reader: Reader, state: Visit, point: Point, setting: str) -> None
     common = {"time": time, "setting": setting, "reviewer": ""}
     classes = reader.task.classes
     if state.region and state.chosen is None:
-        shares = findings.shares(state.region.probabilities, point)
+        shares = findings.shares(state.region.probabilities, point.of_cells)
         # Of two classes only the second is of interest.
         stated = [1] if reader.task.is_binary else np.flatnonzero(shares)
         text = ", ".join(f"{findings.percent(shares[k])} of tissue {classes[k]}" for k in stated)

@@ -3,15 +3,28 @@
 import json
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 from pcam_tf import task
 from pcam_tf.errors import InputError, first_line
-from pcam_tf.evaluation import class_metrics, intervals, predictions_table, table_reports
+from pcam_tf.evaluation import (
+    calibration,
+    class_metrics,
+    intervals,
+    metrics,
+    predictions_table,
+    table_reports,
+)
 from pcam_tf.files import write_json
+from pcam_tf.models import model_files
 from pcam_tf.task import PCAM
 
 MAIN_OPERATING_POINT = "youden"
-# What prediction.predict_run calls the tables of each phase.
+# What prediction.predict_run calls the tables of each phase, and the models that they are of.
 RUN_TABLES = {"frozen": "predictions-frozen", "unfrozen": "predictions"}
+RUN_MODELS = {"frozen": "model-frozen.keras", "unfrozen": "model.keras"}
+VIEWS = 8  # of test-time augmentation
 TWO_CLASSES_ONLY = "Operating points, costs and the decision curve are for two classes only."
 _NAMES = {
     "auc": "AUC",
@@ -27,7 +40,8 @@ def report_run(run_dir: str | Path) -> dict[str, dict]:
 
     Returns:
         A report for each phase that the run had, "frozen" and "unfrozen", its operating points
-        chosen on the run's predictions of the validation split.
+        chosen on the run's predictions of the validation split. `model_sha256` says of which model
+        it is, and `views` and `one_view` are those of `report_on_views`.
 
     Raises:
         InputError: a table is missing or cannot be evaluated.
@@ -47,9 +61,73 @@ def report_run(run_dir: str | Path) -> dict[str, dict]:
         }
         content["validation_auc"] = _validation_auc(validation)
         content["validation_patches"] = len(validation)
+        if (run_dir / RUN_MODELS[phase]).is_file():
+            content["model_sha256"] = model_files.digest(run_dir / RUN_MODELS[phase])
+        one_view = run_dir / f"{name}-one-view-validation.csv"
+        if one_view.is_file():
+            content |= report_on_views(validation, predictions_table.read_predictions(one_view))
         reports[phase] = content
     write_json(run_dir / "report.json", reports)
     return reports
+
+
+def report_on_views(validation: pd.DataFrame, one_view: pd.DataFrame) -> dict:
+    """Return by how many views a run was evaluated, and what to apply to a single view.
+
+    The mean of eight views is less extreme than one view, so neither its thresholds nor its
+    temperature fit one view.
+
+    Args:
+        validation: the run's predictions of the validation split.
+        one_view: those from one view of each patch.
+
+    Returns:
+        `views`, 1 or 8, and `one_view`: `patches`, `thresholds` (by the names of the operating
+        points; empty for more than two classes) and `temperature`.
+
+    Raises:
+        InputError: the tables are of different patches.
+    """
+    if list(validation["id"]) != list(one_view["id"]):
+        raise InputError("the validation tables of the run are of different patches: predict anew.")
+    same = np.array_equal(*map(predictions_table.probabilities_of, (validation, one_view)))
+    binary = predictions_table.is_binary(one_view)
+    return {
+        "views": 1 if same else VIEWS,
+        "one_view": {
+            "patches": len(one_view),
+            "thresholds": metrics.operating_points(one_view) if binary else {},
+            "temperature": calibration.fit_temperature(one_view),
+        },
+    }
+
+
+def report_of_model(model: str | Path) -> tuple[dict, str]:
+    """Return the report of a model, and why there is none.
+
+    A report is that of a model if it holds the digest of its file: a model that was trained
+    further, or copied beside the report of another, has none.
+
+    Args:
+        model: a `.keras` file; its report is sought in `report.json` beside it.
+
+    Returns:
+        What `report_run` wrote for this model, and ""; or an empty dictionary and a sentence.
+
+    Raises:
+        InputError: `report.json` is damaged.
+    """
+    path = Path(model).with_name("report.json")
+    if not path.is_file():
+        return {}, "It has no report."
+    reports, digest = read_run_report(path.parent), model_files.digest(model)
+    for content in reports.values():
+        if content.get("model_sha256") == digest:
+            return content, ""
+    again = "run the `train` command of its run again, which only predicts and reports"
+    if any("model_sha256" in content for content in reports.values()):
+        return {}, f"The report.json beside it is of another model: {again}."
+    return {}, f"The report.json beside it does not say of which model it is: {again}."
 
 
 def _task_of_run(run_dir):
@@ -76,12 +154,20 @@ def read_run_report(run_dir: str | Path) -> dict[str, dict]:
     """Return what `report_run` wrote.
 
     Raises:
-        InputError: the run has no report.
+        InputError: the run has no report, or it is damaged.
     """
     path = Path(run_dir) / "report.json"
     if not path.is_file():
         raise InputError(f"{run_dir} holds no report.json: evaluate the run first.")
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        reports = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(
+            f"{path} is damaged ({first_line(error)}): report on the run anew."
+        ) from error
+    if not (isinstance(reports, dict) and all(isinstance(each, dict) for each in reports.values())):
+        raise InputError(f"{path} is not the report of a run: report on the run anew.")
+    return reports
 
 
 def summary_rows(reports: dict[str, dict]) -> list[dict[str, str]]:
@@ -92,15 +178,15 @@ def summary_rows(reports: dict[str, dict]) -> list[dict[str, str]]:
     rows = []
     for phase, content in reports.items():
         validation = [metric_text(content["validation_auc"]), "", ""]
-        metrics = content["metrics"]
+        measured = content["metrics"]
         if table_reports.is_binary(content):
             columns = ["AUC", "accuracy at 0.5", "at the operating point"]
             points = content["operating_points"]
             chosen = (points["at_0.5"], points[MAIN_OPERATING_POINT])
-            values = [metrics["auc"], *(point["metrics"]["accuracy"] for point in chosen)]
+            values = [measured["auc"], *(point["metrics"]["accuracy"] for point in chosen)]
         else:
             columns = ["macro AUC", "accuracy", "balanced accuracy"]
-            values = [metrics[key] for key in ("macro_auc", "accuracy", "balanced_accuracy")]
+            values = [measured[key] for key in ("macro_auc", "accuracy", "balanced_accuracy")]
         for split, patches, cells in (
             ("validation", content["validation_patches"], validation),
             (content["split"], content["patches"], map(metric_text, values)),

@@ -160,6 +160,8 @@ def predict_run(run_dir: str | Path, builder, *, test_time_augmentation: bool) -
 
     `predictions-<split>.csv` is of the run's result, `model.keras`, and
     `predictions-frozen-<split>.csv` of the best model of the frozen phase, where there was one.
+    `predictions-one-view-validation.csv`, and the same of the frozen phase, are for thresholds that
+    are applied to a single view, as the web page does in a region.
 
     Raises:
         InputError: the run lacks a model, or the source a split.
@@ -179,6 +181,10 @@ def predict_run(run_dir: str | Path, builder, *, test_time_augmentation: bool) -
                 model, builder, split, test_time_augmentation=test_time_augmentation
             )
             write(table, run_dir / f"{name}-{split}.csv")
+            if split == "validation":
+                if test_time_augmentation:
+                    table = predict_split(model, builder, split)
+                write(table, run_dir / f"{name}-one-view-{split}.csv")
 
 
 def write(table: pd.DataFrame, path: str | Path) -> None:
