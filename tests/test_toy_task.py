@@ -1,5 +1,6 @@
 """A task of three classes and 64 px goes the way of PatchCamelyon, from source to page."""
 
+import dataclasses
 import json
 import re
 
@@ -14,9 +15,11 @@ import toy_task
 from pcam_tf import __main__ as command_line
 from pcam_tf import data, evaluation, explain, figures, prediction, training
 from pcam_tf.app import findings
+from pcam_tf.errors import InputError
 from pcam_tf.evaluation import comparison, report_text, reports
 from pcam_tf.figures import html_report, pictures
 from pcam_tf.models import backbones, classifier, engines
+from pcam_tf.training import recipes
 
 CLASSES = list(toy_task.TASK.classes)
 COLUMNS = [f"probability_{name}" for name in CLASSES]
@@ -177,6 +180,13 @@ def test_the_reader_of_the_page_answers(run_dir, data_dir):
 def test_a_model_of_one_task_refuses_patches_of_another(run_dir, tiny_source):
     with pytest.raises(Exception, match="choose a model and a data directory of one task"):
         prediction.predict_split(classifier.load(run_dir), tiny_source, "test")
+
+
+def test_a_teacher_of_another_task_is_refused(data_dir, tmp_path):
+    recipe = dataclasses.replace(recipes.preset("distilled"), preset="shapes")
+    with pytest.raises(InputError, match="teacher cpu is of pcam"):
+        training.train(recipe, data.open_source(data_dir), tmp_path / "student")
+    assert not (tmp_path / "student").exists()
 
 
 def test_a_table_of_other_classes_is_not_compared(test_table):

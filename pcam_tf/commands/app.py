@@ -14,7 +14,9 @@ def app(
     host: Annotated[str, typer.Option(metavar="HOST", help="The address to listen on.")] = (
         "127.0.0.1"
     ),
-    port: Annotated[int, typer.Option(metavar="PORT", help="0 for any free one.")] = 7860,
+    port: Annotated[
+        int, typer.Option(metavar="PORT", min=0, max=65535, help="0 for any free one.")
+    ] = 7860,
     auth: Annotated[
         str | None,
         typer.Option(

@@ -9,9 +9,19 @@ from pcam_tf.models import classifier, engines, model_files
 from pcam_tf.training import augmentation
 
 
-def _teacher(name):
-    """Load a teacher; one that returns logits or NaN is refused, since clipping would hide them."""
+def _teacher(name, student):
+    """Load a teacher of the student's task.
+
+    One that returns logits or NaN is refused, since clipping would hide them.
+    """
     teacher = classifier.load(model_files.TEACHERS.get(name, name))
+    of, wanted = classifier.task_of(teacher), classifier.task_of(student)
+    if (of.shape, of.classes) != (wanted.shape, wanted.classes):
+        raise InputError(
+            f"teacher {name} is of {of.name} ({of.side_px} px; {', '.join(of.classes)}) and the "
+            f"patches are of {wanted.name} ({wanted.side_px} px; {', '.join(wanted.classes)}): "
+            "choose teachers of one task with the patches."
+        )
     engines.probabilities(teacher, engines.probe(teacher.input_shape[1]))
     return teacher
 
@@ -25,9 +35,9 @@ def start_from(name: str, model: keras.Model, backbone: str) -> None:
         backbone: its name.
 
     Raises:
-        InputError: there is no such teacher, or it is of another network.
+        InputError: there is no such teacher, or it is of another task or network.
     """
-    teacher = _teacher(name)
+    teacher = _teacher(name, model)
     try:
         model.set_weights(teacher.get_weights())
     except ValueError as error:
@@ -57,7 +67,7 @@ def with_teachers(
         A model of patches to (batch, 2 × outputs), the student's probabilities first.
 
     Raises:
-        InputError: a teacher is missing, or returns no probabilities.
+        InputError: a teacher is missing, is of another task, or returns no probabilities.
     """
     task = classifier.task_of(model)
     views = patches = keras.Input(model.input_shape[1:])
@@ -67,7 +77,7 @@ def with_teachers(
     views = keras.layers.MixUp(alpha=0.4, seed=seed, data_format="channels_last")(views)
     scores = []
     for number, name in enumerate(teachers):
-        teacher = _teacher(name)
+        teacher = _teacher(name, model)
         teacher.name = f"teacher_{number}"
         teacher.trainable = False
         # Log-odds beyond ±7 teach nothing more, and a float32 probability of 1 has none.

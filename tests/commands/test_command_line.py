@@ -71,6 +71,7 @@ def test_every_command_has_help(command, capsys):
         (["train", "--seed", "one"], "invalid value for '--seed'"),
         (["export"], "missing option '--model'"),
         (["compare", "a.csv"], "missing argument 'B'"),
+        (["app", "--port", "99999"], "invalid value for '--port'"),
         (["train", "--strategy", "multi-worker"], "use --strategy mirrored"),
     ],
 )
