@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from pcam_tf import explain, prediction, slides
-from pcam_tf.errors import InputError
+from pcam_tf.errors import InputError, first_line
 from pcam_tf.evaluation import calibration, reports
 from pcam_tf.models import classifier, engines, model_files
 from pcam_tf.studies import novelty
@@ -67,6 +67,7 @@ class Reader(NamedTuple):
     points: dict[str, Point]  # by the names of the page's settings
     cell_temperature: float = 1.0  # for one view
     views: int = reports.VIEWS  # of a patch, as in the report
+    method: str | None = explain.DEFAULT  # that explains; None: the model cannot be explained
 
 
 def load_reader(model: str | Path | None = None, engine: str | None = None) -> Reader:
@@ -200,6 +201,24 @@ def _class_probabilities(reader, outputs, temperature):
     return np.hstack([1 - calibrated, calibrated]) if reader.task.is_binary else calibrated
 
 
+def with_explanations(reader: Reader) -> Reader:
+    """Return a reader with a method that explains its model, tried on a patch.
+
+    The second choice is for networks without a feature map. If no method can explain the model, a
+    warning says why, and the reader has none.
+    """
+    patch = engines.probe(reader.task.side_px)[:1]
+    for method in (explain.DEFAULT, "integrated gradients"):
+        try:
+            if np.isfinite(explain.maps(reader.model, patch, method, target=1)).all():
+                return reader._replace(method=method)
+            reason = "its gradients are not finite"
+        except Exception as error:  # what a model of anyone raises within Keras differs
+            reason = first_line(error)
+    warnings.warn(f"the page explains nothing of {reader.name}: {reason}", stacklevel=2)
+    return reader._replace(method=None)
+
+
 def explanation(reader: Reader, patch: np.ndarray, target: int) -> np.ndarray:
     """Return a saliency map, float32 (side, side): above 0 supports a class, below 0 opposes it.
 
@@ -208,7 +227,7 @@ def explanation(reader: Reader, patch: np.ndarray, target: int) -> np.ndarray:
         patch: uint8 (side, side, 3).
         target: index of the class.
     """
-    return explain.maps(reader.model, patch[None], target=target)[0]
+    return explain.maps(reader.model, patch[None], reader.method, target=target)[0]
 
 
 def calls(probabilities: np.ndarray, point: Point) -> np.ndarray:

@@ -158,9 +158,9 @@ def region_overlay(reader: Reader, region: RegionResult, point: Point) -> Image.
 def patch_overlay(reader: Reader, patch: PatchResult, point: Point) -> Image.Image:
     """Return a patch's saliency map as an overlay: orange supports the class, blue opposes it.
 
-    Without tissue there is no map, and the overlay is transparent.
+    Where there is no map, see `visit.is_explained`, the overlay is transparent.
     """
-    if not patch.has_tissue:
+    if not visit.is_explained(reader, patch):
         return Image.new("RGBA", (patch.patch.shape[1], patch.patch.shape[0]))
     signed = visit.explanation(reader, patch, point)
     return saliency(signed, supports=style.TUMOUR, opposes=style.NORMAL)
@@ -171,9 +171,11 @@ def patch_value(reader: Reader, patch: PatchResult, point: Point) -> dict:
     task, explained, square = reader.task, "", None
     legend, alt = "There is no tissue in this patch, so nothing is explained.", "Patch, no tissue."
     if patch.has_tissue:
+        alt = f"Patch, called {findings.call(reader, patch.probabilities, point)}."
+        legend = "There are no explanations of this model: no method can open it."
+    if visit.is_explained(reader, patch):
         explained = html.escape(task.classes[visit.explained_class(reader, patch, point)])
-        called = findings.call(reader, patch.probabilities, point)
-        alt = f"Patch under its explanation, called {called}."
+        alt = alt.replace("Patch", "Patch under its explanation", 1)
         legend = (
             f"Orange supports {explained}, blue opposes it. The strength of the colours is "
             "relative to this patch."

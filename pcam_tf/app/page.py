@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from pcam_tf.app import reviews, views, visit_tables
+from pcam_tf.app import findings, reviews, views, visit_tables
 from pcam_tf.app.findings import Reader
 from pcam_tf.app.visit import Visit
 from pcam_tf.errors import InputError, missing_extra
@@ -54,6 +54,7 @@ def build(reader: Reader, reviews_file: str | Path | None = None) -> gr.Blocks:
     processing_utils.async_ssrf_protected_download = _refuse_url
     folder = Path(tempfile.mkdtemp(prefix="pcam_tf-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    reader = findings.with_explanations(reader)
     handlers = Handlers(reader, folder, reviews_file)
     handlers.warm_up()
     with gr.Blocks(

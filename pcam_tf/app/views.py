@@ -67,7 +67,7 @@ def summary(reader: Reader, state: Visit, point: Point) -> str:
         lines += _patch_lines(reader, patch, point)
     elif len(state.patches) > 1:
         lines.append(_several(reader, state, point))
-        lines.append("<p>Choose one to see its explanation.</p>")
+        lines.append("<p>Choose one to see it closely.</p>")
     lines += [f'<p class="notice">{html.escape(each)}</p>' for each in notices(state)]
     return f'<div class="result" role="status">{"".join(lines)}</div>'
 
@@ -238,7 +238,7 @@ def _patch_pictures(reader, state, point):
     if patch is None:
         return []
     overlay = overlays.patch_overlay(reader, patch, point)
-    if not patch.has_tissue:
+    if not visit.is_explained(reader, patch):
         return [("The patch", overlays.over_patch(patch.patch, overlay, task, 0))]
     explained = task.classes[visit.explained_class(reader, patch, point)]
     about = "; the prediction is about its centre square" if task.centre_px else ""

@@ -232,6 +232,11 @@ def explained_class(reader: Reader, patch: PatchResult, point: Point) -> int:
     return 1 if reader.task.is_binary else int(findings.calls(patch.probabilities, point))
 
 
+def is_explained(reader: Reader, patch: PatchResult) -> bool:
+    """Return whether there is a saliency map: not without tissue, nor of every model."""
+    return patch.has_tissue and reader.method is not None
+
+
 def explanation(reader: Reader, patch: PatchResult, point: Point) -> np.ndarray:
     """Return a patch's saliency map, float32 (side, side), computed the first time."""
     target = explained_class(reader, patch, point)

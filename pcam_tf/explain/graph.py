@@ -2,9 +2,11 @@
 
 Gradients are TensorFlow's; Keras has none of its own. A function takes seconds to build and trace,
 so it is kept for the next call. It shares its weights with the model: a model that was trained
-further is explained as it is now.
+further is explained as it is now. It computes in float32, also where the model itself computes in
+mixed precision.
 """
 
+import contextlib
 import functools
 
 import keras
@@ -37,7 +39,7 @@ def to_logits(model: keras.Model):
     """
     head, patches, before_head = _ends(model)
     before = keras.Model(patches, before_head)
-    return _compiled(before, lambda tensor: _logits(before, head, tensor))
+    return _compiled(model, before, lambda tensor: head(before(tensor, training=False)))
 
 
 @functools.lru_cache(maxsize=8)
@@ -48,7 +50,7 @@ def to_slopes(model: keras.Model):
         InputError: as `to_logits`.
     """
     head, patches, before_head = _ends(model)
-    return _slopes(keras.Model(patches, before_head), head)
+    return _slopes(model, keras.Model(patches, before_head), head)
 
 
 @functools.lru_cache(maxsize=8)
@@ -79,8 +81,8 @@ def at_stride(model: keras.Model, stride: int | None):
         except ValueError:
             continue
         before = keras.Model(patches, features)
-        forward = _compiled(before, functools.partial(before, training=False))
-        return forward, _slopes(after, head), seen_px
+        forward = _compiled(model, before, functools.partial(before, training=False))
+        return forward, _slopes(model, after, head), seen_px
     raise InputError(
         "Grad-CAM and HiResCAM need a feature map (batch, height, width, channels), which this "
         "model does not have: choose integrated gradients or SHAP."
@@ -99,18 +101,55 @@ def _feature_maps(calls):
 
 
 def _ends(model):
-    """Return a classifier's last layer, its input, and what goes into the last layer."""
+    """Return the head (a function to logits), a classifier's input, and what goes into the head.
+
+    What the sigmoid or softmax takes is explained: behind it, all slopes are flat. It may be the
+    activation of the last Dense layer, a layer of its own, or an operation.
+    """
     patches, calls = _opened(model)
-    head, before_head = calls[-1]
-    expected = (
-        keras.activations.sigmoid if model.output_shape[-1] == 1 else keras.activations.softmax
+    last, before_last = calls[-1]
+    name = "sigmoid" if model.output_shape[-1] == 1 else "softmax"
+    if _is_activation(last, name):
+        return lambda logits: ops.cast(logits, "float32"), patches, before_last
+    expected = getattr(keras.activations, name)
+    if isinstance(last, keras.layers.Dense) and last.activation is expected:
+        return functools.partial(_dense, last), patches, before_last
+    raise InputError(
+        f"only a model that ends in a {name} is explained: Dense({model.output_shape[-1]}, "
+        f"activation='{name}'), or a layer Activation('{name}')."
     )
-    if not isinstance(head, keras.layers.Dense) or head.activation is not expected:
-        raise InputError(
-            "only a model that ends in Dense(1, activation='sigmoid') or "
-            "Dense(classes, activation='softmax') is explained."
-        )
-    return head, patches, before_head
+
+
+def _is_activation(layer, name):
+    """Return whether a layer or an operation computes nothing but a sigmoid or a softmax."""
+    if isinstance(layer, keras.layers.Activation):
+        return layer.activation is getattr(keras.activations, name)
+    # `keras.layers.Softmax`, and the operations that `keras.ops` makes of a Keras tensor.
+    over_classes = getattr(layer, "axis", -1) in (-1, 1)
+    return type(layer).__name__ == name.capitalize() and over_classes
+
+
+def _dense(layer, features):
+    """Return what a Dense layer computes before its activation, float32."""
+    logits = ops.matmul(ops.cast(features, "float32"), ops.cast(layer.kernel, "float32"))
+    return logits if layer.bias is None else logits + ops.cast(layer.bias, "float32")
+
+
+@contextlib.contextmanager
+def _in_float32(model):
+    """Let all layers of a model compute in float32: slopes of float16 vanish or overflow."""
+    changed = [
+        (layer, layer.dtype_policy)
+        for layer in model._flatten_layers()  # nested ones too; Keras has no public way
+        if layer.compute_dtype in ("float16", "bfloat16")
+    ]
+    try:
+        for layer, _ in changed:
+            layer.dtype_policy = "float32"
+        yield
+    finally:
+        for layer, policy in changed:
+            layer.dtype_policy = policy
 
 
 @functools.lru_cache(maxsize=8)
@@ -119,9 +158,10 @@ def _opened(model):
 
     Nested models are opened: their own tensors belong to a graph that is cut off from the model's.
     """
-    patches = keras.Input(model.inputs[0].shape[1:], dtype=model.inputs[0].dtype)
+    patches = keras.Input(model.inputs[0].shape[1:], dtype="float32")
     calls = []
-    _replay(model, patches, calls)
+    with _in_float32(model):
+        _replay(model, patches, calls)
     return patches, calls
 
 
@@ -150,25 +190,25 @@ def _replay(model, tensor, calls):
     return outputs[-1]
 
 
-def _compiled(model, function, *more):
+def _compiled(classifier, model, function, *more):
     """Return a function of a batch of what `model` takes, compiled once for batches of any size."""
     signature = [tf.TensorSpec(model.input.shape, model.input.dtype), *more]
-    return tf.function(function, input_signature=signature)
+    compiled = tf.function(function, input_signature=signature)
+
+    def call(*arguments):
+        with _in_float32(classifier):  # it is the first call that compiles
+            return compiled(*arguments)
+
+    return call
 
 
-def _logits(before, head, tensor):
-    """Return what goes into the head's sigmoid or softmax, which would flatten all slopes."""
-    features = ops.cast(before(tensor, training=False), "float32")
-    return ops.matmul(features, head.kernel) + head.bias
-
-
-def _slopes(before, head):
+def _slopes(classifier, before, head):
     """Return the function of a tensor and targets (n,) to the slopes of log-odds."""
 
     def slopes(tensor, targets):
         with tf.GradientTape() as tape:
             tape.watch(tensor)
-            value = log_odds(_logits(before, head, tensor), targets)
+            value = log_odds(head(before(tensor, training=False)), targets)
         return tape.gradient(value, tensor)
 
-    return _compiled(before, slopes, tf.TensorSpec((None,), "int32"))
+    return _compiled(classifier, before, slopes, tf.TensorSpec((None,), "int32"))
