@@ -4,17 +4,19 @@ Reviewers have seen the model's call and have chosen the patches themselves. A s
 labels measures how far they agree with the model, not how good the model is.
 """
 
+import codecs
 import csv
 import datetime
 import errno
 import io
 import os
+import warnings
 from pathlib import Path
 
 import filelock
 import pandas as pd
 
-from pcam_tf import evaluation, files
+from pcam_tf import evaluation, files, user_tables
 from pcam_tf.errors import InputError
 
 COLUMNS = ("id", "label", "probability", "agrees", "threshold", "time", "model")
@@ -96,8 +98,7 @@ def _append_line(file, path, text):
         text = _HEADER + text
     else:
         file.seek(0)
-        if file.read(len(_HEADER)) != _HEADER.encode():
-            raise InputError(f"{path} is not a file of reviews: choose another name.")
+        _check_header(file.readline(), path)
         # If a crash left half a line at the end, the new line starts on a line of its own.
         file.seek(-1, os.SEEK_END)
         if file.read(1) != b"\n":
@@ -110,8 +111,48 @@ def _append_line(file, path, text):
     os.fsync(file.fileno())
 
 
+def _check_header(line, path):
+    """Refuse to add to another file, or to one that a spreadsheet program has written anew."""
+    if line == _HEADER.encode():
+        return
+    traces = _traces(line)
+    if not traces:
+        raise InputError(f"{path} is not a file of reviews: choose another name.")
+    raise InputError(
+        f"{path} was saved by a spreadsheet program ({', '.join(traces)}): it is left as it is, "
+        "and `evaluate --latest` reads it. Rename it or choose another file, then review again."
+    )
+
+
+def _traces(line: bytes) -> list[str]:
+    """Return what a spreadsheet program has changed in the header of a file of reviews.
+
+    Nothing for an unchanged header, and for that of any other file.
+    """
+    found = ["a byte order mark"] if line.startswith(codecs.BOM_UTF8) else []
+    text = line.decode("utf-8-sig", "replace")
+    separator = max(user_tables.SEPARATORS, key=text.count)
+    cells = next(csv.reader([text], delimiter=separator), [])
+    names = [cell.strip().lower() for cell in cells]
+    while names and not names[-1]:
+        names.pop()
+    if sorted(names) != sorted(COLUMNS):
+        return []
+    changes = {
+        "semicolons": separator == ";",
+        "tabs": separator == "\t",
+        "Windows line ends": line.endswith(b"\r\n"),
+        "empty columns": len(cells) > len(names),
+        "quoted or renamed columns": f"{separator.join(COLUMNS)}" not in text,
+    }
+    return found + [name for name, is_there in changes.items() if is_there]
+
+
 def latest(path: str | Path) -> pd.DataFrame:
     """Read a file of reviews as a predictions table with the last review of each patch.
+
+    The last is the one of the latest time; where a time cannot be read, the one of the last row. A
+    file that a spreadsheet program has saved is read as well, with a warning.
 
     Returns:
         Columns `id`, `label` (the reviewers'), `probability` (the model's) and the others.
@@ -119,7 +160,41 @@ def latest(path: str | Path) -> pd.DataFrame:
     Raises:
         InputError: no such file, or its content cannot be evaluated, such as one class only.
     """
-    table = evaluation.read_table(path)
+    table = user_tables.read_csv_as_text(path, COLUMNS).fillna("")
+    with Path(path).open("rb") as file:
+        traces = _traces(file.readline())
+    times = pd.to_datetime(
+        table.get("time", pd.Series("", table.index)), format="ISO8601", utc=True, errors="coerce"
+    )
+    if set(COLUMNS) <= set(table) and (times.isna() & (table["time"] != "")).any():
+        traces.append("times in another format")
+    if times.notna().all():
+        table = table.iloc[times.argsort(kind="stable")].reset_index(drop=True)
+    for column in {"label", "probability", "threshold"} & set(table):
+        table[column] = _numbers(table, column, traces, path)
+    for column in {"id", "group"} & set(table):
+        table[column] = table[column].where(table[column] != "")
+    if traces:
+        warnings.warn(
+            f"{path} was saved by a spreadsheet program ({', '.join(traces)}) and was read all the "
+            "same; digits that were lost in it are lost. To look at reviews, open a copy.",
+            stacklevel=2,
+        )
     if "id" in table:
         table = table.drop_duplicates("id", keep="last").reset_index(drop=True)
     return evaluation.check_predictions(table, str(path))
+
+
+def _numbers(table, column, traces, path):
+    """Return a column as numbers, and add to `traces` if decimal commas were in it."""
+    values = user_tables.numbers(table[column])
+    wrong = (values.isna() & (table[column] != "")).to_numpy()
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise InputError(
+            f"{path} (id {table['id'].iloc[row]}): {table[column].iloc[row]!r} is no {column}. A "
+            "spreadsheet program may have rewritten it: take the row from a copy of before."
+        )
+    if table[column].str.contains(",").any() and "decimal commas" not in traces:
+        traces.append("decimal commas")
+    return values

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 
 import pandas as pd
 import pytest
@@ -114,6 +115,87 @@ def test_other_files_are_left_alone(tmp_path):
     reviews.check(tmp_path / "new.csv")
     reviews.check(tmp_path / "new.csv")
     assert (tmp_path / "new.csv").read_text() == ",".join(reviews.COLUMNS) + "\n"
+
+
+def saved(path, change):
+    """Write a file of three reviews of two patches, then save it as a spreadsheet program would."""
+    add(path, "a", probability=0.7, agrees=False)
+    add(path, "b", probability=0.25)
+    add(path, "a", probability=0.7, agrees=True)
+    path.write_bytes(change(path.read_bytes()))
+
+
+def german(content):
+    rows = [line.split(",") for line in content.decode().splitlines()]
+    rows[1:] = [
+        [cell.replace(".", ",") if number in (2, 4) else cell for number, cell in enumerate(row)]
+        for row in rows[1:]
+    ]
+    return b"\xef\xbb\xbf" + "\r\n".join(";".join(row) for row in rows).encode() + b"\r\n"
+
+
+SAVED = {
+    "a byte order mark": lambda content: b"\xef\xbb\xbf" + content,
+    "Windows line ends": lambda content: content.replace(b"\n", b"\r\n"),
+    "semicolons": lambda content: content.replace(b",", b";"),
+    "tabs": lambda content: content.replace(b",", b"\t"),
+    "empty columns": lambda content: content.replace(b"\n", b",,\n"),
+    "quoted or renamed columns": lambda content: content.replace(
+        b"id,label,probability", b'"id","Label","probability"'
+    ),
+    "decimal commas": german,
+}
+
+
+@pytest.mark.parametrize("kind", SAVED)
+def test_a_file_that_a_spreadsheet_saved_is_kept_read_and_named(tmp_path, capsys, kind):
+    path = tmp_path / "reviews.csv"
+    saved(path, SAVED[kind])
+    before = path.read_bytes()
+    for act in (reviews.check, add):
+        with pytest.raises(InputError, match="was saved by a spreadsheet program") as error:
+            act(path)
+        message = str(error.value)
+        assert "\n" not in message and "Rename it" in message
+        assert kind in message or kind == "decimal commas"
+        assert path.read_bytes() == before
+    with pytest.warns(UserWarning, match="was saved by a spreadsheet program") as warned:
+        table = reviews.latest(path)
+    assert kind in str(warned[0].message)
+    assert dict(zip(table["id"], table["label"], strict=True)) == {"a": 1, "b": 0}
+    assert sorted(table["probability"]) == [0.25, 0.7]
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert __main__.main(["evaluate", str(path), "--latest"]) == 0
+    assert "was saved by a spreadsheet program" in capsys.readouterr().err
+
+
+def test_rewritten_times_are_named_and_a_sorted_file_is_read_by_time(tmp_path):
+    path = tmp_path / "reviews.csv"
+    header = ",".join(reviews.COLUMNS)
+    rows = [
+        "a,0,0.7,no,0.4,2026-01-02T10:00:00+00:00,m",
+        "b,0,0.2,yes,0.4,2026-01-02T10:00:00+00:00,m",
+        "a,1,0.7,yes,0.4,2026-01-02T11:00:00+00:00,m",
+    ]
+    for order in ([0, 1, 2], [2, 1, 0]):
+        path.write_text("\n".join([header, *(rows[row] for row in order)]) + "\n")
+        table = reviews.latest(path).set_index("id")
+        assert table.loc["a", "label"] == 1
+    path.write_text(
+        "\n".join([header, *rows]).replace("2026-01-02T10:00:00+00:00", "02.01.26 10:00")
+    )
+    with pytest.warns(UserWarning, match="times in another format"):
+        assert reviews.latest(path).set_index("id").loc["a", "label"] == 1
+
+
+@pytest.mark.parametrize("cell", ["01. Jul", "70%", "#NUM!"])
+def test_a_number_that_became_something_else_is_named(tmp_path, cell):
+    path = tmp_path / "reviews.csv"
+    saved(path, lambda content: content.replace(b"0.25", cell.encode()))
+    with pytest.raises(InputError, match=f"'{cell}' is no probability") as error:
+        reviews.latest(path)
+    assert "id b" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_full_disk_is_said_and_leaves_whole_lines(tmp_path, monkeypatch):
