@@ -192,7 +192,7 @@ def patch_value(reader: Reader, patch: PatchResult, point: Point) -> dict:
         "alt": html.escape(alt),
         "height_vh": 45,
         "square": square,
-        "slider": "Explanation",
+        "slider": "Explanation" if visit.is_explained(reader, patch) else "",  # "": no slider
         "keys": "Plus and minus zoom, arrows move.",
         "legend": legend,
     }

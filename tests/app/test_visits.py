@@ -82,7 +82,7 @@ def test_a_patch_without_tissue_is_never_called(reader, tmp_path, kind):
     report = files["report"].read_text("utf-8")
     assert "No tissue" in report and "Called" not in report and "Explanation" not in report
     value = overlays.patch_value(reader, patch, POINT)
-    assert "no tissue" in value["legend"] and value["square"] is None
+    assert "no tissue" in value["legend"] and value["square"] is None and value["slider"] == ""
     with pytest.raises(InputError, match="there is no tissue in this patch"):
         visit.add_review(reader, state, POINT, agrees=True, path=tmp_path / "reviews.csv")
     assert not (tmp_path / "reviews.csv").exists()
