@@ -76,6 +76,7 @@ def predict(
         raise InputError("give --shard or --merge, not both.")
     if merge_parts:
         return merge(merge_parts, output)
+    engines.check_name(engine)
     part = shards.parse(shard) if shard else None
     models = _models(model, average)
     source = None if images else options.open_source(data_dir)

@@ -115,6 +115,16 @@ def export_file(model: Path) -> Path:
     return model.with_suffix(".litert")
 
 
+def check_name(engine: str | None) -> None:
+    """Refuse what is no name of `ENGINES`; None is fine.
+
+    Raises:
+        InputError: there is no such engine.
+    """
+    if engine not in (None, *ENGINES):
+        raise unknown("engine", engine, ENGINES)
+
+
 def load(model: str | Path | None = None, engine: str | None = None) -> Engine:
     """Load a classifier into an engine.
 
@@ -126,8 +136,7 @@ def load(model: str | Path | None = None, engine: str | None = None) -> Engine:
     Raises:
         InputError: no such engine or model, or one that cannot be used.
     """
-    if engine not in (None, *ENGINES):
-        raise unknown("engine", engine, ENGINES)
+    check_name(engine)
     path = model_files.model_file(model or model_files.SHIPPED_MODEL)
     if engine == "litert" or (engine is None and export_file(path).is_file()):
         try:
