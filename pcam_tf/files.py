@@ -277,6 +277,14 @@ def is_pointer(path: str | Path) -> bool:
         return file.read(len(_POINTER)) == _POINTER
 
 
+def is_gzip(path: str | Path) -> bool:
+    """Return whether an ordinary file is packed by gzip, whatever its name says."""
+    if not (is_ordinary(path) and Path(path).is_file()):
+        return False
+    with Path(path).open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
 def check_no_pointer(path: str | Path) -> None:
     """Refuse a Git LFS pointer, which a clone without Git LFS holds instead of the file.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from pcam_tf.errors import InputError, first_line
-from pcam_tf.files import check_no_pointer, printable
+from pcam_tf.files import check_no_pointer, is_gzip, printable
 
 SEPARATORS = (",", ";", "\t")
 
@@ -22,7 +22,7 @@ def read_csv_as_text(path: str | Path, columns: Iterable[str] = ()) -> pd.DataFr
     name, which trailing separators make.
 
     Args:
-        path: a CSV file in UTF-8, plain or .gz.
+        path: a CSV file in UTF-8, plain or packed by gzip.
         columns: names that are known. A header that differs from one of them in capitals only
             is given that name.
 
@@ -32,9 +32,9 @@ def read_csv_as_text(path: str | Path, columns: Iterable[str] = ()) -> pd.DataFr
     Raises:
         InputError: there is no such file, or it is not such a table; the message says where.
     """
-    check_no_pointer(path)
-    opened = gzip.open if Path(path).suffix.lower() == ".gz" else open
     try:
+        check_no_pointer(path)
+        opened = gzip.open if is_gzip(path) else open
         with opened(path, "rt", encoding="utf-8-sig") as file:
             return _read(file, printable(path), list(columns))
     except FileNotFoundError as error:

@@ -15,8 +15,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "is_synthetic",
             "open_source",
             "task_of",
-            "write_source",
         ],
+        "groups": ["groups_of", "with_groups"],
+        "writing": ["write_source"],
         "pipelines": [
             "SHUFFLE_PATCHES",
             "arrays",

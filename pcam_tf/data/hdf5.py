@@ -8,27 +8,28 @@ the patches come from is replaced. Nothing here uses the network.
 import contextlib
 import gzip
 import hashlib
-import io
 import os
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 from urllib.parse import urlparse
 
 import h5py
 import numpy as np
+import pandas as pd
 import tensorflow as tf
-from tensorflow_datasets.core import shuffle
 from tensorflow_datasets.core.download import DownloadConfig
-from tensorflow_datasets.core.utils import tqdm_utils
 from tensorflow_datasets.datasets.patch_camelyon import patch_camelyon_dataset_builder
 from tqdm import tqdm
 
+from pcam_tf import synthetic
+from pcam_tf.data import groups
+from pcam_tf.data.writing import bounded_memory, working_folder
 from pcam_tf.errors import InputError
-from pcam_tf.files import check_no_pointer, locked
+from pcam_tf.files import check_no_pointer, is_gzip
 from pcam_tf.task import PCAM
+from pcam_tf.user_tables import read_csv_as_text
 
 # TFDS's split -> the word in the official file names and ids; in the order TFDS generates them.
 FILE_SPLITS = {"test": "test", "train": "train", "validation": "valid"}
@@ -41,7 +42,8 @@ BLOCK_ROWS = 1024
 MAX_BLOCK_ROWS = 4096
 COPY_BYTES = 16 << 20
 WORKING_NAME = ".preparing-patch_camelyon"
-_LOCK = "lock"
+# The column of the meta files that repeats the label.
+_META_LABEL = "center_tumor_patch"
 
 _Builder = patch_camelyon_dataset_builder.Builder
 _Files = dict[tuple[str, str], Path]  # (split, "x" or "y") -> file
@@ -72,46 +74,75 @@ def prepare_from_hdf5(
     """
     sources = _find(Path(hdf5_dir), prefer_packed=verify_checksums)
     data_dir = Path(data_dir)
-    busy = f"{data_dir} is being prepared by another process: wait for it, or choose another."
-    with locked(data_dir / WORKING_NAME / _LOCK, busy):
-        return _prepare(sources, data_dir, verify_checksums=verify_checksums)
-
-
-def _prepare(sources: _Files, data_dir: Path, *, verify_checksums: bool) -> Path:
     finished = data_dir / _Builder.name / str(_Builder.VERSION)
-    working = data_dir / WORKING_NAME
+    if finished.exists():
+        raise InputError(f"{finished} exists already; use it as it is, or remove it first.")
     try:
-        if finished.exists():
-            raise InputError(f"{finished} exists already; use it as it is, or remove it first.")
-        with tqdm(desc="checking the HDF5 files", unit=" patches") as bar:
+        with working_folder(data_dir, WORKING_NAME) as working, _bar() as bar:
             if verify_checksums:
                 _verify_checksums(sources)
-            _remove_leftovers(working)
             _check_room(sources, working)
-            files, rows = _unpack_and_check(sources, working)
-            bar.reset(total=sum(rows.values()))
+            files, labels = _unpack_and_check(sources, working)
+            slides = slide_names(Path(hdf5_dir), labels)
+            bar.reset(total=sum(map(len, labels.values())))
             bar.set_description("preparing patch_camelyon")
             made = _generate(files, working, bar)
-        finished.parent.mkdir(exist_ok=True)
-        made.replace(finished)
+            if slides is not None:
+                groups.write_groups(slides, made)
+            finished.parent.mkdir(exist_ok=True)
+            made.replace(finished)
     except (OSError, tf.errors.OpError) as error:
         reason = getattr(error, "strerror", None) or getattr(error, "message", None) or error
         raise InputError(
             f"cannot write {finished}: {' '.join(str(reason).split())}; choose a data directory "
             "that is writable and has room."
         ) from error
-    finally:
-        shutil.rmtree(working, ignore_errors=True)
     return finished
 
 
-def _remove_leftovers(working: Path) -> None:
-    """Remove what a killed run left; not the lock, which this run holds."""
-    for path in working.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name != _LOCK:
-            path.unlink()
+def _bar():
+    return tqdm(desc="checking the HDF5 files", unit=" patches")
+
+
+def slide_names(hdf5_dir: Path, labels: Mapping[str, np.ndarray]) -> pd.DataFrame | None:
+    """Return the slide of each patch, from the `*_meta.csv` files beside the HDF5 files.
+
+    Args:
+        hdf5_dir: the folder with `camelyonpatch_level_2_split_{train,valid,test}_meta.csv`. A split
+            without such a file is left out.
+        labels: split -> its labels (n,), in the order of the HDF5 file.
+
+    Returns:
+        Columns `id` and `group`, or None if there is no such file.
+
+    Raises:
+        InputError: a file has no column `wsi`, or does not have a row for each patch, or says
+            other labels than the HDF5 file for more than one patch in a hundred.
+    """
+    tables = []
+    for split, word in FILE_SPLITS.items():
+        stem = f"camelyonpatch_level_2_split_{word}_meta.csv"
+        path = next((p for p in (hdf5_dir / stem, hdf5_dir / f"{stem}.gz") if p.is_file()), None)
+        if path is None:
+            continue
+        table = read_csv_as_text(path, ("wsi", _META_LABEL))
+        if "wsi" not in table or (table["wsi"] == "").any():
+            raise InputError(f"{path} does not name the slide of each patch in a column 'wsi'.")
+        if len(table) != len(labels[split]):
+            raise InputError(
+                f"{path} has {len(table):,} rows for {len(labels[split]):,} patches: download it "
+                "again, or remove it to prepare the patches without the names of their slides."
+            )
+        if _META_LABEL in table:
+            positive = table[_META_LABEL].str.lower().isin(["true", "1"]).to_numpy()
+            if (positive != labels[split]).mean() > 0.01:
+                raise InputError(
+                    f"{path} is of other patches than the HDF5 files: {_META_LABEL} does not agree "
+                    "with the labels. Download it again, or remove it."
+                )
+        ids = [f"{word}_{row}" for row in range(len(table))]
+        tables.append(pd.DataFrame({"id": ids, "group": table["wsi"]}))
+    return pd.concat(tables, ignore_index=True) if tables else None
 
 
 def check_class_counts(counts: Mapping[str, tuple[int, int]]) -> None:
@@ -168,7 +199,7 @@ def _find(hdf5_dir: Path, *, prefer_packed: bool) -> _Files:
 
 def _verify_checksums(sources: _Files) -> None:
     """Compare size and SHA-256 of the packed files with those that TFDS registers."""
-    unpacked = [path.name for path in sources.values() if path.suffix != ".gz"]
+    unpacked = [path.name for path in sources.values() if not is_gzip(path)]
     if unpacked:
         raise InputError(
             "published checksums exist for the .h5.gz files only; give those, or leave out the "
@@ -196,7 +227,7 @@ def _check_room(sources: _Files, working: Path) -> None:
     """Refuse to start where the disk cannot hold the unpacked files and the prepared patches."""
     needed_bytes = 0
     for (_, key), path in sources.items():
-        packed = path.suffix == ".gz"
+        packed = is_gzip(path)
         size_bytes = _unpacked_bytes(path) if packed else path.stat().st_size
         # PNG hardly compresses tissue: prepared patches need about what x needs.
         needed_bytes += size_bytes * (packed + (key == "x"))
@@ -221,14 +252,14 @@ def _unpacked_bytes(path: Path) -> int:
     return modulo + -(-max(packed_bytes - modulo, 0) // 2**32) * 2**32
 
 
-def _unpack_and_check(sources: _Files, working: Path) -> tuple[_Files, dict[str, int]]:
-    """Unpack what is packed, check all six files; return HDF5 files and each split's rows."""
-    files, rows, counts = {}, {}, {}
+def _unpack_and_check(sources: _Files, working: Path) -> tuple[_Files, dict[str, np.ndarray]]:
+    """Unpack what is packed, check all six files; return HDF5 files and each split's labels."""
+    files, labels_of, counts = {}, {}, {}
     for split in FILE_SPLITS:  # the small files first: most mistakes show in them
         source = sources[split, "y"]
         files[split, "y"] = _unpacked(source, working)
         labels = _labels(files[split, "y"], source=source)
-        rows[split] = len(labels)
+        labels_of[split] = labels
         counts[split] = (int(np.sum(labels == 0)), int(np.sum(labels == 1)))
         if sum(counts[split]) != len(labels):
             raise InputError(
@@ -244,18 +275,19 @@ def _unpack_and_check(sources: _Files, working: Path) -> tuple[_Files, dict[str,
                 raise InputError(
                     f"{source}: 'x' is {patches.dtype} {patches.shape}, not uint8 (N, 96, 96, 3)."
                 )
-            if len(patches) != rows[split]:
+            if len(patches) != len(labels_of[split]):
                 raise InputError(
                     f"{source} has {len(patches):,} patches and {sources[split, 'y'].name} "
-                    f"{rows[split]:,} labels; download both again."
+                    f"{len(labels_of[split]):,} labels; download both again."
                 )
-    return files, rows
+    return files, labels_of
 
 
 def _unpacked(source: Path, working: Path) -> Path:
-    if source.suffix != ".gz":
+    # By its content: browsers and archivers unpack files and leave their names.
+    if not is_gzip(source):
         return source
-    unpacked = working / source.stem
+    unpacked = working / f"unpacked-{source.name}"
     try:
         with gzip.open(source) as packed, unpacked.open("wb") as file:
             shutil.copyfileobj(packed, file, COPY_BYTES)
@@ -318,16 +350,6 @@ def _examples(files: _Files, split: str, bar: tqdm) -> Iterator[tuple[str, dict]
                 bar.update()
 
 
-@contextlib.contextmanager
-def _replaced(module: ModuleType, **values: object) -> Iterator[None]:
-    before = {name: getattr(module, name) for name in values}
-    vars(module).update(values)
-    try:
-        yield
-    finally:
-        vars(module).update(before)
-
-
 def _generate(files: _Files, working: Path, bar: tqdm) -> Path:
     """Let the official builder write its directory below `working`; return that directory."""
     builder = _Builder(data_dir=working)
@@ -337,11 +359,6 @@ def _generate(files: _Files, working: Path, bar: tqdm) -> Path:
         split: _examples(files, split, bar) for split in FILE_SPLITS
     }
     config = DownloadConfig(try_download_gcs=False)
-    # TFDS shuffles a split in memory up to 1 GB, then through files sorted one at a time: from
-    # 32 MiB on, and 128 files (50 MB each for PCam's training split, within every system's limit
-    # of open files), it stays small; the order is by hash of the id, the same whatever the files.
-    small = {"MAX_MEM_BUFFER_SIZE": 32 << 20, "BUCKETS_NUMBER": 128}
-    silent = contextlib.redirect_stdout(io.StringIO())  # TFDS prints where it writes, twice
-    with _replaced(shuffle, **small), _replaced(tqdm_utils, _active=False), silent:
+    with bounded_memory(), synthetic.quiet_tfds():
         builder.download_and_prepare(download_config=config)
     return Path(builder.data_dir)

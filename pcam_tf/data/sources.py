@@ -9,31 +9,31 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core import shuffle
+from tensorflow_datasets.core.download import resource
+from tensorflow_datasets.datasets.patch_camelyon import patch_camelyon_dataset_builder
 
 from pcam_tf import synthetic, task
 from pcam_tf.errors import InputError, first_line, unknown
-from pcam_tf.files import check_no_pointer, write_json
+from pcam_tf.files import check_no_pointer
 from pcam_tf.task import Task
 
 SPLITS = ("train", "validation", "test")
 NAME, VERSION = "patch_camelyon", "2.0.0"
 TASK_FILE = "task.json"
-_WRITTEN_VERSION = "1.0.0"
 SYNTHETIC_DIR = Path("data/synthetic")
 # 7.5 GB of archives, the same unpacked, and the prepared directory beside them.
 DOWNLOAD_BYTES = 25 * 10**9
 DOWNLOAD_HOST = "zenodo.org"
 # A TFRecord frames each example with its length and two checksums.
 _FRAME_BYTES = 16
+_INFO_FILE = "dataset_info.json"
 
 _WAYS = (
-    "prepare one by `python -m pcam_tf prepare --from-hdf5 DIR` or `python -m pcam_tf prepare "
-    "--download`, or leave the data directory out for synthetic patches."
+    "prepare one by `python -m pcam_tf prepare` (--from-hdf5 DIR, --from-images DIR, "
+    "--from-parquet DIR or --download), or leave the data directory out for synthetic patches."
 )
 
 
@@ -42,8 +42,8 @@ def open_source(data_dir: str | Path | None = None) -> tfds.core.DatasetBuilder:
 
     Args:
         data_dir: the directory that holds `patch_camelyon/2.0.0`, as TFDS and `prepare` lay it
-            out, or one source that `write_source` has made; None or "" for synthetic patches,
-            which are made on first use.
+            out, or one source that `write_source` has made; None or "" for synthetic patches, which
+            are made on first use.
 
     Returns:
         The prepared TFDS builder.
@@ -54,6 +54,8 @@ def open_source(data_dir: str | Path | None = None) -> tfds.core.DatasetBuilder:
     if not data_dir:
         return synthetic.builder(SYNTHETIC_DIR)
     version_dir = _version_dir(Path(data_dir))
+    for path in version_dir.iterdir():
+        check_no_pointer(path)
     try:
         builder = tfds.builder_from_directory(version_dir)
         for split in builder.info.splits.values():
@@ -73,18 +75,41 @@ def _version_dir(data_dir):
     """Return the folder of the one source in a data directory."""
     if not data_dir.is_dir():
         raise InputError(f"there is no data directory {data_dir}: {_WAYS}")
+    inside = _folder_above(data_dir)
+    if inside:
+        raise InputError(
+            f"{data_dir} is part of a data directory: give the folder above, {inside}."
+        )
+    there = sources_in(data_dir)
     version_dir = data_dir / NAME / VERSION
-    if version_dir.is_dir():
+    if version_dir in there:
         return version_dir
-    written = sorted(path.parent for path in data_dir.glob(f"*/*/{TASK_FILE}"))
-    if len(written) == 1:
-        return written[0]
-    if written:
-        names = ", ".join(str(path.relative_to(data_dir)) for path in written)
+    if len(there) == 1:
+        return there[0]
+    if there:
+        names = ", ".join(str(path.relative_to(data_dir)) for path in there)
         raise InputError(f"{data_dir} holds several sources ({names}): keep one in a directory.")
     others = sorted(path.name for path in (data_dir / NAME).glob("*.*.*") if path.is_dir())
     found = f"only version {', '.join(others)}" if others else "nothing"
     raise InputError(f"{data_dir} holds {found} where {NAME}/{VERSION} is needed: {_WAYS}")
+
+
+def sources_in(data_dir: str | Path) -> list[Path]:
+    """Return the folders of the sources in a data directory."""
+    data_dir = Path(data_dir)
+    official = data_dir / NAME / VERSION
+    written = sorted(path.parent for path in data_dir.glob(f"*/*/{TASK_FILE}"))
+    return [official, *written] if official.is_dir() and official not in written else written
+
+
+def _folder_above(folder: Path) -> Path | None:
+    """Return the data directory of a folder that is itself a source, or holds its versions."""
+    folder = Path(os.path.abspath(folder))  # noqa: PTH100 (links stay)
+    if (folder / _INFO_FILE).is_file():
+        return folder.parent.parent
+    versions = [path.parent for path in folder.glob(f"*/{_INFO_FILE}")]
+    is_named = folder.name == NAME or any((path / TASK_FILE).is_file() for path in versions)
+    return folder.parent if versions and is_named else None
 
 
 def task_of(builder: tfds.core.DatasetBuilder) -> Task:
@@ -123,61 +148,6 @@ def _check_features(builder, expected):
         )
 
 
-def write_source(
-    splits: Mapping[str, Iterable[dict]], data_dir: str | Path, described: Task
-) -> tfds.core.DatasetBuilder:
-    """Write patches as a prepared source, whole or not at all.
-
-    Args:
-        splits: the name of a split -> its patches, read once: dictionaries of `id` (text, different
-            for each patch), `image` (side, side, 3) uint8 and `label` (index of a class).
-        data_dir: where to; the source lies in `<data_dir>/<task>/1.0.0`.
-        described: the task of the patches.
-
-    Raises:
-        InputError: there is such a source already, a patch does not fit the task, or `data_dir`
-            cannot be written.
-    """
-    version_dir = Path(data_dir) / described.name / _WRITTEN_VERSION
-    if version_dir.exists():
-        raise InputError(f"{version_dir} exists: delete it or choose another data directory.")
-    working = Path(data_dir) / f".writing-{os.getpid()}"
-    try:
-        with synthetic.quiet_tfds():
-            _store(splits, working, described)
-        version_dir.parent.mkdir(parents=True, exist_ok=True)
-        (working / described.name / _WRITTEN_VERSION).rename(version_dir)
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"cannot write {data_dir}: {reason}; choose a writable folder.") from error
-    finally:
-        shutil.rmtree(working, ignore_errors=True)
-    return tfds.builder_from_directory(version_dir)
-
-
-def _store(splits, data_dir, described):
-    features = {
-        "id": tfds.features.Text(),
-        "image": tfds.features.Image(shape=described.shape, encoding_format="png"),
-        "label": tfds.features.ClassLabel(names=list(described.classes)),
-    }
-    try:
-        builder = tfds.dataset_builders.store_as_tfds_dataset(
-            name=described.name,
-            version=_WRITTEN_VERSION,
-            features=tfds.features.FeaturesDict(features),
-            split_datasets={
-                split: ((patch["id"], patch) for patch in patches)
-                for split, patches in splits.items()
-            },
-            data_dir=data_dir,
-        )
-    except (ValueError, TypeError, AttributeError, shuffle.DuplicatedKeysError) as error:
-        reason = first_line(error)
-        raise InputError(f"the patches do not fit the task {described.name} ({reason}).") from error
-    write_json(Path(builder.data_dir) / TASK_FILE, described.to_json())
-
-
 def _check_size(split: tfds.core.SplitInfo) -> None:
     """Refuse a split whose files are shorter than its description says."""
     missing = [path for path in split.filepaths if not Path(path).is_file()]
@@ -186,8 +156,6 @@ def _check_size(split: tfds.core.SplitInfo) -> None:
     expected = split.num_bytes + _FRAME_BYTES * split.num_examples
     found = sum(Path(path).stat().st_size for path in split.filepaths)
     if found < expected:
-        for path in split.filepaths:
-            check_no_pointer(path)
         raise InputError(
             f"{split.filepaths[0]} is truncated: the {split.name} split has {found:,} of "
             f"{expected:,} bytes; prepare or copy the data directory anew."
@@ -216,36 +184,57 @@ def count(builder: tfds.core.DatasetBuilder, split: str) -> int:
 
 
 def download(data_dir: str | Path) -> None:
-    """Download and prepare the official data set (7.5 GB) by TFDS.
+    """Download and prepare the official data set (7.5 GB) by TFDS, unless it is there already.
 
-    Free disk and the reachability of the host are checked before anything is written.
+    Free disk and, if an archive is missing, the reachability of the host are checked before
+    anything is written.
 
     Raises:
         InputError: too little room, the host does not answer, or the download failed.
     """
     data_dir = Path(data_dir)
+    if (data_dir / NAME / VERSION).is_dir():
+        open_source(data_dir)
+        return
     existing = next(
         path for path in (data_dir.absolute(), *data_dir.absolute().parents) if path.exists()
     )
     free = shutil.disk_usage(existing).free
-    if free < DOWNLOAD_BYTES:
+    missing, needed = _missing_archives(data_dir / "downloads")
+    if free < needed:
         raise InputError(
             f"{data_dir} has {free / 1e9:.0f} GB free and the download needs "
-            f"{DOWNLOAD_BYTES / 1e9:.0f} GB: choose another --data-dir."
+            f"{needed / 1e9:.0f} GB: choose another --data-dir."
         )
     otherwise = (
         "try again later, or fetch the six .h5.gz files in any other way (the data set's page "
         "lists mirrors) and run `python -m pcam_tf prepare --from-hdf5 DIR`."
     )
-    try:
-        socket.create_connection((DOWNLOAD_HOST, 443), timeout=10).close()
-    except OSError as error:
-        raise InputError(f"{DOWNLOAD_HOST} does not answer ({error}): {otherwise}") from error
+    if missing:
+        try:
+            socket.create_connection((DOWNLOAD_HOST, 443), timeout=10).close()
+        except OSError as error:
+            raise InputError(f"{DOWNLOAD_HOST} does not answer ({error}): {otherwise}") from error
     try:
         tfds.builder(f"{NAME}:{VERSION}", data_dir=data_dir).download_and_prepare()
     except Exception as error:  # throttling, checksums and broken connections all differ
         reason = first_line(error)
         raise InputError(f"the download failed ({reason}): {otherwise}") from error
+
+
+def _missing_archives(downloads: Path) -> tuple[list[str], int]:
+    """Return the archives that TFDS would not find in its folder, and the bytes that are needed."""
+    missing, needed = [], DOWNLOAD_BYTES
+    for url, info in patch_camelyon_dataset_builder.Builder.url_infos.items():
+        named = downloads / resource.get_dl_fname(url, info.checksum)
+        places = [path for path in (downloads / "manual" / info.filename, named) if path.is_file()]
+        if not places:
+            missing.append(info.filename)
+            continue
+        needed -= int(info.size)
+        if (downloads / "extracted" / f"GZIP.{places[0].name}").is_file():
+            needed -= int(info.size)
+    return missing, needed
 
 
 def chosen_dir(data_dir: str | Path | None = None) -> str | None:

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import shuffle
 
+from pcam_tf import data
 from pcam_tf.data import hdf5
 from pcam_tf.errors import InputError
 
@@ -167,7 +170,8 @@ def truncated_gz(folder):
 
 
 def not_gz(folder):
-    (folder / name("test", "y")).rename(folder / (name("test", "y") + ".gz"))
+    (folder / name("test", "y")).unlink()
+    (folder / (name("test", "y") + ".gz")).write_text("neither packed nor HDF5")
 
 
 def wrong_key(folder):
@@ -215,7 +219,7 @@ BAD = [
     (not_hdf5, r"valid_y.h5 is no whole HDF5 file \(file signature not found\)"),
     (truncated, r"train_x.h5 is no whole HDF5 file \(truncated file"),
     (truncated_gz, r"train_x.h5.gz is cut off or damaged"),
-    (not_gz, r"test_y.h5.gz is cut off or damaged \(Not a gzipped file"),
+    (not_gz, r"test_y.h5.gz is no whole HDF5 file \(file signature not found"),
     (wrong_key, r"test_x.h5 has no data set 'x' but \['images'\]"),
     (wrong_shape, r"'x' is uint8 \(4, 64, 64, 3\), not uint8 \(N, 96, 96, 3\)"),
     (wrong_dtype, r"'x' is float32"),
@@ -273,7 +277,7 @@ def test_disk_that_fills_up(source, tmp_path, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(hdf5.shuffle.Shuffler, "add", full)
+    monkeypatch.setattr(shuffle.Shuffler, "add", full)
     with pytest.raises(InputError, match=r"cannot write .*No space left on device"):
         hdf5.prepare_from_hdf5(source[0], tmp_path / "data")
     assert list((tmp_path / "data").iterdir()) == []
@@ -365,6 +369,73 @@ def test_a_second_preparation_is_refused_and_disturbs_nothing(source, tmp_path):
         hdf5.prepare_from_hdf5(folder, tmp_path / "data")
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["patch_camelyon"]
     assert_holds(tmp_path / "data", content)
+
+
+def test_archives_that_were_unpacked_under_their_name_are_read(source, tmp_path):
+    folder, content = source
+    for path in list(folder.iterdir()):
+        path.rename(f"{path}.gz")
+    hdf5.prepare_from_hdf5(folder, tmp_path / "data")
+    assert_holds(tmp_path / "data", content)
+
+
+META = ("train", "valid", "test")
+
+
+def write_meta(folder, content, words=META, **columns):
+    """Write the official tables beside the HDF5 files; a slide has three patches."""
+    for word in words:
+        labels = content[word][1]
+        table = {
+            "coord_y": range(len(labels)),
+            "tumor_patch": labels == 1,
+            "center_tumor_patch": labels == 1,
+            "wsi": [f"camelyon16_{word}_{row // 3:03d}" for row in range(len(labels))],
+        }
+        path = folder / f"camelyonpatch_level_2_split_{word}_meta.csv"
+        pd.DataFrame(table | columns).to_csv(path)
+
+
+def test_the_names_of_slides_are_kept_and_plain_tfds_reads_the_patches(source, tmp_path):
+    folder, content = source
+    write_meta(folder, content)
+    hdf5.prepare_from_hdf5(folder, tmp_path / "data")
+    assert_holds(tmp_path / "data", content)
+    opened = data.open_source(tmp_path / "data")
+    groups = data.groups_of(opened)
+    assert list(groups) == ["group"] and len(groups) == sum(ROWS.values())
+    assert groups.loc["train_5", "group"] == "camelyon16_train_001"
+    table = data.with_groups(pd.DataFrame({"id": ["test_3", "test_0"]}), opened)
+    assert table["group"].tolist() == ["camelyon16_test_001", "camelyon16_test_000"]
+
+
+def test_splits_without_names_of_slides_have_no_groups(source, tmp_path):
+    folder, content = source
+    write_meta(folder, content, ["test"])
+    hdf5.prepare_from_hdf5(folder, tmp_path / "data")
+    opened = data.open_source(tmp_path / "data")
+    ids = {split: pd.DataFrame({"id": [f"{split}_0"]}) for split in ("test", "train")}
+    assert list(data.with_groups(ids["test"], opened)) == ["id", "group"]
+    assert list(data.with_groups(ids["train"], opened)) == ["id"]
+    with pytest.raises(InputError, match=r"groups\.csv lacks the patch 'train_0'"):
+        data.with_groups(pd.concat(ids.values()), opened)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"center_tumor_patch": True}, "center_tumor_patch does not agree with the labels"),
+        ({"wsi": ""}, "does not name the slide of each patch"),
+    ],
+)
+def test_tables_of_other_patches_are_refused(source, tmp_path, columns, message):
+    write_meta(*source, **columns)
+    with pytest.raises(InputError, match=message):
+        hdf5.prepare_from_hdf5(source[0], tmp_path / "data")
+    write_meta(source[0], {word: source[1]["train"] for word in META})
+    with pytest.raises(InputError, match=r"has 7 rows for [45] patches"):
+        hdf5.prepare_from_hdf5(source[0], tmp_path / "data")
+    assert list((tmp_path / "data").iterdir()) == []
 
 
 KILLED = """

@@ -7,6 +7,8 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 import tiny_training
+from tensorflow_datasets.core.download.resource import get_dl_fname
+from tensorflow_datasets.datasets.patch_camelyon import patch_camelyon_dataset_builder
 
 from pcam_tf import data, synthetic
 from pcam_tf.data import pipelines
@@ -259,9 +261,29 @@ def test_a_record_whose_image_is_no_image_is_told_in_one_line(data_dir):
         ids(patches)
 
 
-def test_other_errors_of_tensorflow_are_not_blamed_on_the_data():
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Incompatible shapes: [2] vs. [3]",
+        "Incompatible shapes: [2] vs. [3] [[{{node classifier/image/Conv2D}}]]",
+        "image must be at least 3-D [[{{node random_image_record/assert}}]]",
+    ],
+)
+def test_other_errors_of_tensorflow_are_not_blamed_on_the_data(message):
     with pytest.raises(tf.errors.InvalidArgumentError), data.readable_errors():
-        raise tf.errors.InvalidArgumentError(None, None, "Incompatible shapes: [2] vs. [3]")
+        raise tf.errors.InvalidArgumentError(None, None, message)
+
+
+@pytest.mark.parametrize("content", [b"", bytes(99), b"\x89PNG\r\n\x1a\n" + bytes(99)])
+def test_errors_of_decoding_are_errors_of_the_data(content):
+    encoded = tf.data.Dataset.from_tensors(content)
+    with pytest.raises(InputError, match="a record of the data"), data.readable_errors():
+        list(encoded.map(lambda each: tf.io.decode_image(each, channels=3)))
+
+
+@pytest.mark.parametrize("part", ["patch_camelyon", "patch_camelyon/2.0.0"])
+def test_a_folder_inside_a_data_directory_is_told_the_folder_above(prepared, part):
+    refused(prepared / part, f"give the folder above, {prepared}\\.$")
 
 
 @pytest.fixture
@@ -286,6 +308,45 @@ def test_a_download_needs_room(tmp_path, monkeypatch, no_download):
     # The disk asked is the one that the folder will be on, and nothing was made there.
     assert asked == [tmp_path]
     assert not list(tmp_path.iterdir())
+
+
+def test_a_set_that_is_there_is_not_downloaded(data_dir, monkeypatch, no_download):
+    for module, name in ((shutil, "disk_usage"), (socket, "create_connection")):
+        monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("asked"))
+    data.download(data_dir)
+    records(data_dir).write_bytes(b"")
+    with pytest.raises(InputError, match="is truncated"):
+        data.download(data_dir)
+
+
+@pytest.mark.parametrize("folder", ["downloads", "downloads/manual"])
+def test_archives_that_are_there_are_not_asked_for(tmp_path, monkeypatch, folder):
+    prepared = []
+
+    class Prepared:
+        def download_and_prepare(self):
+            prepared.append(folder)
+
+    def make_archives(urls):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        for url, info in urls:
+            name = info.filename if "manual" in folder else get_dl_fname(url, info.checksum)
+            (tmp_path / folder / name).touch()
+
+    urls = list(patch_camelyon_dataset_builder.Builder.url_infos.items())
+    monkeypatch.setattr(tfds, "builder", lambda *_, **__: Prepared())
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: DiskUsage(10**12, 0, 18 * 10**9))
+    make_archives(urls[1:])
+    monkeypatch.setattr(socket, "create_connection", unreachable)
+    with pytest.raises(InputError, match="does not answer"):
+        data.download(tmp_path)
+    make_archives(urls)
+    data.download(tmp_path)
+    assert prepared == [folder]
+
+
+def unreachable(address, timeout):
+    raise socket.gaierror(-3, "Temporary failure in name resolution")
 
 
 def test_a_download_needs_its_host(tmp_path, monkeypatch, no_download):

@@ -1,0 +1,127 @@
+"""Write a prepared source, whole or not at all, in little memory."""
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core import shuffle
+
+from pcam_tf import synthetic
+from pcam_tf.data.sources import TASK_FILE
+from pcam_tf.errors import InputError, first_line
+from pcam_tf.files import locked, write_json
+from pcam_tf.task import Task
+
+VERSION = "1.0.0"
+
+
+def write_source(
+    splits: Mapping[str, Iterable[dict]],
+    data_dir: str | Path,
+    described: Task,
+    finish: Callable[[Path], None] | None = None,
+) -> tfds.core.DatasetBuilder:
+    """Write patches as a prepared source, whole or not at all.
+
+    Args:
+        splits: the name of a split -> its patches, read once: dictionaries of `id` (text, different
+            for each patch), `image` (side, side, 3) uint8 and `label` (index of a class).
+        data_dir: where to; the source lies in `<data_dir>/<task>/1.0.0`.
+        described: the task of the patches.
+        finish: called with the folder of the source when all patches are written; it may add files.
+
+    Raises:
+        InputError: there is such a source already, a patch does not fit the task, or `data_dir`
+            cannot be written, or another process writes there.
+    """
+    version_dir = Path(data_dir) / described.name / VERSION
+    if version_dir.exists():
+        raise InputError(f"{version_dir} exists: delete it or choose another data directory.")
+    try:
+        with (
+            working_folder(data_dir, f".preparing-{described.name}") as working,
+            synthetic.quiet_tfds(),
+        ):
+            made = _store(splits, working, described)
+            if finish:
+                finish(made)
+            version_dir.parent.mkdir(parents=True, exist_ok=True)
+            made.rename(version_dir)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"cannot write {data_dir}: {reason}; choose a writable folder.") from error
+    return tfds.builder_from_directory(version_dir)
+
+
+def _store(splits, data_dir, described):
+    features = {
+        "id": tfds.features.Text(),
+        "image": tfds.features.Image(shape=described.shape, encoding_format="png"),
+        "label": tfds.features.ClassLabel(names=list(described.classes)),
+    }
+    try:
+        with bounded_memory():
+            builder = tfds.dataset_builders.store_as_tfds_dataset(
+                name=described.name,
+                version=VERSION,
+                features=tfds.features.FeaturesDict(features),
+                split_datasets={
+                    split: ((patch["id"], patch) for patch in patches)
+                    for split, patches in splits.items()
+                },
+                data_dir=data_dir,
+            )
+    except InputError:  # a ValueError, too: of what reads the patches
+        raise
+    except (ValueError, TypeError, AttributeError, shuffle.DuplicatedKeysError) as error:
+        reason = first_line(error)
+        raise InputError(f"the patches do not fit the task {described.name} ({reason}).") from error
+    write_json(Path(builder.data_dir) / TASK_FILE, described.to_json())
+    return Path(builder.data_dir)
+
+
+@contextlib.contextmanager
+def working_folder(data_dir: str | Path, name: str) -> Iterator[Path]:
+    """Yield an empty hidden folder of `data_dir`, which is removed afterwards.
+
+    It belongs to one process at a time. What a killed process left in it, the next one removes.
+
+    Args:
+        data_dir: the folder that holds it; made if missing.
+        name: of the hidden folder.
+
+    Raises:
+        InputError: another process holds it.
+        OSError: it cannot be made.
+    """
+    working = Path(data_dir) / name
+    lock = working / "lock"
+    busy = f"{data_dir} is being prepared by another process: wait for it, or choose another."
+    with locked(lock, busy):
+        try:
+            for leftover in working.iterdir():
+                if leftover.is_dir():
+                    shutil.rmtree(leftover)
+                elif leftover != lock:
+                    leftover.unlink()
+            yield working
+        finally:
+            shutil.rmtree(working, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def bounded_memory() -> Iterator[None]:
+    """Let TFDS shuffle a split through files from 32 MiB on, not in up to 1 GB of memory.
+
+    Its 128 files are sorted one at a time (50 MB each for PCam's training split) and are within
+    every system's limit of open files. The order is by hash of the id, whatever the files.
+    """
+    small = {"MAX_MEM_BUFFER_SIZE": 32 << 20, "BUCKETS_NUMBER": 128}
+    before = {name: getattr(shuffle, name) for name in small}
+    vars(shuffle).update(small)
+    try:
+        yield
+    finally:
+        vars(shuffle).update(before)
