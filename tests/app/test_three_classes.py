@@ -77,8 +77,6 @@ def test_a_region_shows_the_called_classes(reader, tmp_path):
     assert "one.png (1, 2)" in views.summary(reader, state, point)
 
 
-# gradio leaves sockets and an event loop for the garbage collector to close.
-@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 def test_a_page_is_built_without_reviews(reader, tmp_path):
     blocks = page.build(reader)
     assert blocks.blocks

@@ -9,7 +9,7 @@ from pcam_tf import evaluation, explain, prediction, slides
 from pcam_tf.app import findings, visit
 from pcam_tf.errors import InputError
 from pcam_tf.explain import checks
-from pcam_tf.models import classifier, engines, outputs
+from pcam_tf.models import classifier, engines, model_files, outputs
 from pcam_tf.studies import robustness
 from pcam_tf.task import PCAM, Task
 from pcam_tf.training import distillation
@@ -155,7 +155,8 @@ def test_nan_never_becomes_glass(shape):
 def test_a_temperature_that_would_make_nan_is_refused(tmp_path, monkeypatch, temperature):
     classifier.save(build("sigmoid"), tmp_path / "model.keras")
     (tmp_path / "report.json").write_text("{}")
-    report = {"unfrozen": {"calibration": {"temperature": temperature}}}
+    digest = model_files.digest(tmp_path / "model.keras")
+    report = {"unfrozen": {"model_sha256": digest, "calibration": {"temperature": temperature}}}
     monkeypatch.setattr(findings.reports, "read_run_report", lambda _: report)
     with pytest.raises(InputError, match=r"report\.json holds the temperature"):
         findings.load_reader(tmp_path)
