@@ -215,6 +215,8 @@ def _compile(model, run, peak, steps):
         optimizer=optimization.optimizer(run.recipe, peak, steps),
         loss=optimization.loss_of(run.recipe, run.task),
     )
+    # Built in the first step instead, it would make TensorFlow trace that step a second time.
+    model.optimizer.build(model.trainable_variables)
 
 
 def _fit(model, record, epochs, last, steps, labels):

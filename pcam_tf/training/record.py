@@ -100,7 +100,6 @@ class Record(keras.callbacks.Callback):
                 f"the run cannot continue without {checkpoint}: delete {self.run.folder} and train "
                 "anew."
             )
-        self.model.optimizer.build(self.model.trainable_variables)
         self.model.load_weights(checkpoint)
 
     def has_stalled(self) -> bool:
