@@ -4,5 +4,12 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["backbones", "classifier", "efficientnet_lite", "engines", "model_files"],
+    submodules=[
+        "backbones",
+        "classifier",
+        "efficientnet_lite",
+        "engines",
+        "model_files",
+        "weights",
+    ],
 )

