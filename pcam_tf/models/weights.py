@@ -84,6 +84,7 @@ def load_encoder(path: str | Path, *, side: int = 224, heads: int | None = None)
     tensors = _timm_names(tensor_files.read_tensors(path), path)
     config = _config(Path(path))
     shape = _network_shape(tensors, path)
+    tensors = {name: each for name, each in tensors.items() if not _NOT_OF_TOKENS.search(name)}
     _check_tensors(tensors, shape, path)
     heads = heads or config.get("heads") or _HEADS.get(shape.width) or shape.width // 64
     if heads < 1 or shape.width % heads:
@@ -138,8 +139,7 @@ def _timm_names(tensors, path):
         name = name.removeprefix(prefix)
         for pattern, replacement in _RENAMED:
             name = re.sub(pattern, replacement, name)
-        if not _NOT_OF_TOKENS.search(name):
-            renamed[name] = np.asarray(tensor, np.float32)
+        renamed[name] = np.asarray(tensor, np.float32)
     return _join(renamed)
 
 
@@ -197,7 +197,8 @@ def _network_shape(tensors, path):
         hidden=units,
         gated=hidden["in"][0] == 2 * units,
         prefix=tuple(name for name in ("cls_token", "dist_token", "reg_token") if name in tensors),
-        final_norm=any(name.startswith("norm.") for name in tensors),
+        # timm normalises pooled tokens instead where a head averages them.
+        final_norm="fc_norm.weight" not in tensors or "norm.weight" in tensors,
     )
 
 
@@ -241,14 +242,13 @@ def _expected(tensors, shape):
         "ls2.gamma": (width,),
     }
     # What no block has, the encoder does without.
-    optional = ("attn.qkv.bias", "attn.proj.bias", "mlp.fc1.bias", "mlp.fc2.bias")
-    absent = {end for end in optional if not any(name.endswith(end) for name in tensors)}
-    if not any(name.endswith((".ls1.gamma", ".ls2.gamma")) for name in tensors):
-        absent |= {"ls1.gamma", "ls2.gamma"}
+    absent = set()
+    for ends in (("attn.qkv.bias",), ("ls1.gamma", "ls2.gamma")):
+        if not any(name.endswith(ends) for name in tensors):
+            absent.update(ends)
     expected = {"pos_embed": None, **dict.fromkeys(shape.prefix)}
     expected["patch_embed.proj.weight"] = (width, 3, shape.patch, shape.patch)
-    if "patch_embed.proj.bias" in tensors:
-        expected["patch_embed.proj.bias"] = (width,)
+    expected["patch_embed.proj.bias"] = (width,)
     for index in range(shape.depth):
         for end, size in block.items():
             if end not in absent:
@@ -310,15 +310,15 @@ def _resize(positions, grid):
 def _set_weights(model, tensors, shape, heads, embedding):
     """Put the tensors into the layers. A bias that the file does without is zero."""
 
-    def bias(name, size):
-        return tensors.get(f"{name}.bias", np.zeros(size, np.float32))
+    def bias(name):
+        return tensors.get(f"{name}.bias", np.zeros(len(tensors[f"{name}.weight"]), np.float32))
 
     def norm(layer, name):
         model.get_layer(layer).set_weights([tensors[f"{name}.weight"], tensors[f"{name}.bias"]])
 
     width = shape.width
     kernel = tensors["patch_embed.proj.weight"].transpose(2, 3, 1, 0)
-    model.get_layer("patches").set_weights([kernel, bias("patch_embed.proj", width)])
+    model.get_layer("patches").set_weights([kernel, bias("patch_embed.proj")])
     model.get_layer("embedding").set_weights(embedding)
     for index in range(shape.depth):
         block, layer = f"blocks.{index}", f"block{index}"
@@ -329,25 +329,22 @@ def _set_weights(model, tensors, shape, heads, embedding):
         attention = []
         for weight, added in zip(
             np.split(tensors[f"{block}.attn.qkv.weight"], 3),
-            np.split(bias(f"{block}.attn.qkv", 3 * width), 3),
+            np.split(bias(f"{block}.attn.qkv"), 3),
             strict=True,
         ):
             attention += [weight.T.reshape(by_head), added.reshape(by_head[1:])]
         projection = (tensors[f"{block}.attn.proj.weight"].T * scales[0]).reshape(
             *by_head[1:], width
         )
-        attention += [projection, bias(f"{block}.attn.proj", width) * scales[0]]
+        attention += [projection, bias(f"{block}.attn.proj") * scales[0]]
         model.get_layer(f"{layer}_attention").set_weights(attention)
-        inner = shape.hidden * (2 if shape.gated else 1)
-        weights = tensors[f"{block}.mlp.fc1.weight"].T, bias(f"{block}.mlp.fc1", inner)
+        weights = tensors[f"{block}.mlp.fc1.weight"].T, bias(f"{block}.mlp.fc1")
         if shape.gated:
             parts = [np.split(part, 2, axis=-1) for part in weights]
             model.get_layer(f"{layer}_gate").set_weights([part[0] for part in parts])
             weights = [part[1] for part in parts]
         model.get_layer(f"{layer}_hidden").set_weights(list(weights))
         out = tensors[f"{block}.mlp.fc2.weight"].T * scales[1]
-        model.get_layer(f"{layer}_out").set_weights(
-            [out, bias(f"{block}.mlp.fc2", width) * scales[1]]
-        )
+        model.get_layer(f"{layer}_out").set_weights([out, bias(f"{block}.mlp.fc2") * scales[1]])
     if shape.final_norm:
         norm("norm", "norm")

@@ -44,8 +44,8 @@ def tensors_of(
         if scale:
             found[f"{name}ls1.gamma"] = scale * (1 + draw(WIDTH))
             found[f"{name}ls2.gamma"] = scale * (1 + draw(WIDTH))
-    if norm:
-        found |= {"norm.weight": 1 + draw(WIDTH), "norm.bias": draw(WIDTH)}
+    kind = "norm" if norm else "fc_norm"
+    found |= {f"{kind}.weight": 1 + draw(WIDTH), f"{kind}.bias": draw(WIDTH)}
     return found
 
 
@@ -253,6 +253,13 @@ def changed(change):
         (lambda t: t.pop("blocks.1.norm2.bias"), "1 missing, the first blocks.1.norm2.bias"),
         (lambda t: t.pop("blocks.0.ls2.gamma"), "1 missing, the first blocks.0.ls2.gamma"),
         (lambda t: t.pop("blocks.0.attn.qkv.bias"), "1 missing, the first blocks.0.attn.qkv.bias"),
+        (lambda t: t.pop("patch_embed.proj.bias"), "1 missing, the first patch_embed.proj.bias"),
+        (lambda t: t.pop("norm.weight"), "1 missing, the first norm.weight"),
+        (
+            lambda t: [t.pop(f"norm.{part}") for part in ("weight", "bias")],
+            "2 missing, the first norm.weight",
+        ),
+        (lambda t: t.pop("cls_token"), "10 position embeddings are of no square of patches"),
         (lambda t: t.pop("pos_embed"), "1 missing, the first pos_embed"),
         (lambda t: t.update(other=np.zeros(2)), "1 unexpected, the first other"),
         (lambda t: t.update({"blocks.0.attn.q_norm.weight": np.zeros(8)}), "1 unexpected"),
