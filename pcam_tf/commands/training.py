@@ -15,11 +15,25 @@ RunDir = Annotated[
 ]
 Backbone = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Replaces the preset's backbone, such as MobileNetV2."),
+    typer.Option(
+        metavar="NAME",
+        help="Replaces the preset's backbone, such as MobileNetV2. ViT is the vision transformer "
+        "in the file of --weights.",
+    ),
 ]
 Weights = Annotated[
     str | None,
-    typer.Option(metavar="FILE", help="A Keras weights file (.weights.h5) of the backbone."),
+    typer.Option(
+        metavar="FILE",
+        help="A Keras weights file (.weights.h5) of the backbone. With --backbone ViT: the file of "
+        "a pathology encoder, of PyTorch or safetensors.",
+    ),
+]
+FrozenOnly = Annotated[
+    bool,
+    typer.Option(
+        "--frozen-only", help="Train the head on the features of the backbone, and end there."
+    ),
 ]
 Seed = Annotated[int | None, typer.Option(metavar="NUMBER", help="The random seed. Default: 0.")]
 Strategy = Annotated[
@@ -34,6 +48,7 @@ def train(
     run: RunDir = None,
     backbone: Backbone = None,
     weights: Weights = None,
+    frozen_only: FrozenOnly = False,
     seed: Seed = None,
     strategy: Strategy = "one",
 ) -> str:
@@ -48,7 +63,10 @@ def train(
     from pcam_tf.training import devices, recipes
 
     recipes.check_patches(preset, real=bool(data.chosen_dir(data_dir)))
-    recipe = _recipe(preset, backbone=backbone, weights=weights, seed=seed)
+    epochs = 0 if frozen_only else None
+    recipe = _recipe(preset, backbone=backbone, weights=weights, unfrozen_epochs=epochs, seed=seed)
+    if frozen_only and recipe.teachers:
+        raise InputError(f"the preset {preset} has no frozen phase: leave out --frozen-only.")
     run_dir = run or Path("runs") / recipe.preset
     written = [run_dir / name for name in ("recipe.json", "model.keras", "model-frozen.keras")]
     check_outputs(written, [weights] if weights else [])

@@ -50,6 +50,8 @@ def report_run(run_dir: str | Path) -> dict[str, dict]:
     classes = _task_of_run(run_dir).classes
     reports = {}
     for phase, name in RUN_TABLES.items():
+        if phase == "unfrozen" and model_files.is_frozen_only(run_dir):
+            continue
         # A distilled run starts from its first teacher and has no frozen phase.
         if phase == "frozen" and not (run_dir / f"{name}-test.csv").is_file():
             continue

@@ -13,20 +13,24 @@ import numpy as np
 from pcam_tf.errors import InputError, first_line, unknown
 from pcam_tf.files import check_no_pointer
 from pcam_tf.models import efficientnet_lite
+from pcam_tf.models import weights as encoder_weights
 
 # Name of the layer that returns the pooled features.
 FEATURES_LAYER = "features"
-# Mean and standard deviation of ImageNet's channels, in units of RGB 0..1, as keras.applications
-# and torchvision have them.
-_MEAN = (0.485, 0.456, 0.406)
-_STANDARD_DEVIATION = (0.229, 0.224, 0.225)
+# The name of a vision transformer whose architecture and weights come from a file, see `weights`.
+ENCODER = "ViT"
+
+
+def _to_unit_variance(mean, deviation):
+    """Return the rescaling of RGB 0..255 by mean and standard deviation of RGB 0..1."""
+    return {
+        "scale": [1 / (255 * each) for each in deviation],
+        "offset": [-centre / each for centre, each in zip(mean, deviation, strict=True)],
+    }
+
+
 _TO_MINUS_ONE_TO_ONE = {"scale": 1 / 127.5, "offset": -1.0}
-_TO_UNIT_VARIANCE = {
-    "scale": [1 / (255 * deviation) for deviation in _STANDARD_DEVIATION],
-    "offset": [
-        -mean / deviation for mean, deviation in zip(_MEAN, _STANDARD_DEVIATION, strict=True)
-    ],
-}
+_TO_UNIT_VARIANCE = _to_unit_variance(*encoder_weights.IMAGENET_STATISTICS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,10 +116,11 @@ def connect(
     """Apply a backbone, its preprocessing included, to a Keras tensor of raw patches.
 
     Args:
-        name: a key of `BACKBONES`.
+        name: a key of `BACKBONES`, or "ViT" for the vision transformer in the file `weights`.
         patches: Keras tensor (batch, height, width, 3), RGB 0..255.
         weights: "imagenet", None for random initialisation, or the path of a weights file that
-            Keras saved for this network without its head (`.weights.h5`).
+            Keras saved for this network without its head (`.weights.h5`). For "ViT": the file of
+            an encoder, see `weights.load_encoder`.
         stochastic_depth: see `efficientnet_lite.efficientnet_lite0`; networks of
             keras.applications have none.
 
@@ -126,6 +131,8 @@ def connect(
     Raises:
         InputError: no such backbone, or its weights cannot be had.
     """
+    if name == ENCODER:
+        return _connect_encoder(patches, weights)
     backbone = get(name)
     options = {"stochastic_depth": stochastic_depth} if backbone.has_stochastic_depth else {}
     if backbone.rescaling:
@@ -151,6 +158,30 @@ def connect(
     elif weights not in (None, "imagenet"):
         _load_file(network, name, Path(weights))
     return _pooled(network.output)
+
+
+def _connect_encoder(patches, path):
+    """Return the features of an encoder: its class token, else the mean of its tokens.
+
+    Patches are resized to the next multiple of the encoder's patch side where they have to be.
+    """
+    if path in (None, "imagenet"):
+        raise InputError(
+            f"{ENCODER} is the network in a file of weights: give that file, such as "
+            "weights=pytorch_model.bin (`train --backbone ViT --weights FILE`)."
+        )
+    encoder = encoder_weights.read_encoder(path)
+    multiple, side = encoder.shape.patch, patches.shape[1]
+    if side % multiple:
+        side = -(-side // multiple) * multiple
+        patches = keras.layers.Resizing(side, side, name="resize_to_tokens")(patches)
+    rescaled = keras.layers.Rescaling(**_to_unit_variance(*encoder.statistics), name="rescaling")
+    network = encoder_weights.connect(encoder, rescaled(patches))
+    if "cls_token" not in encoder.shape.prefix:
+        return _pooled(network.output)
+    tokens, width = network.output.shape[1:]
+    first = keras.layers.Cropping1D((0, tokens - 1), name="class_token")(network.output)
+    return Features(keras.layers.Reshape((width,), name=FEATURES_LAYER)(first), None)
 
 
 def _pooled(output):
@@ -188,6 +219,6 @@ def _correct_variance(normalization: keras.layers.Normalization) -> None:
     that it adds for weights="imagenet" only (tensorflow/tensorflow#49930).
     """
     mean, variance, *others = normalization.get_weights()
-    if np.allclose(variance, _STANDARD_DEVIATION):
+    if np.allclose(variance, encoder_weights.IMAGENET_STATISTICS[1]):
         normalization.set_weights([mean, np.square(variance), *others])
         normalization.finalize_state()

@@ -32,8 +32,7 @@ def build(
 
     Args:
         task: names of the classes, and side of a patch.
-        backbone: a key of `backbones.BACKBONES`.
-        weights: "imagenet", None (random) or the path of a Keras weights file of the backbone.
+        backbone, weights: see `backbones.connect`.
         crop_px: side of the centre crop that the backbone sees, at least the labelled centre; None
             for the whole patch.
         resize_px: side to which the crop is resized (bilinear), or None to leave it as it is.

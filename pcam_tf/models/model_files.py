@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 from pcam_tf import task
-from pcam_tf.errors import InputError
+from pcam_tf.errors import InputError, first_line
 from pcam_tf.files import check_no_pointer
 
 # Name of the task's description within a `.keras` archive.
@@ -37,6 +37,18 @@ def model_file(model: str | Path) -> Path:
         )
     check_no_pointer(path)
     return path
+
+
+def is_frozen_only(run_dir: str | Path) -> bool:
+    """Return whether the recipe of a run has no unfrozen phase; False where there is no recipe."""
+    recipe = Path(run_dir) / "recipe.json"
+    if not recipe.is_file():
+        return False
+    try:
+        content = json.loads(recipe.read_text(encoding="utf-8"))
+        return content["recipe"].get("unfrozen_epochs") == 0
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{recipe} is not a recipe ({first_line(error)}).") from error
 
 
 def digest(model: str | Path) -> str:

@@ -47,8 +47,8 @@ class TokenEmbedding(keras.layers.Layer):
 
 
 def vision_transformer(
+    pictures: keras.KerasTensor,
     *,
-    side: int,
     patch: int,
     width: int,
     depth: int,
@@ -62,7 +62,7 @@ def vision_transformer(
     """Build a vision transformer with pre-normalisation, randomly initialised.
 
     Args:
-        side: of the picture in pixels, a multiple of `patch`.
+        pictures: Keras tensor (batch, side, side, 3), normalised; `side` is a multiple of `patch`.
         patch: the side of one token's patch in pixels.
         width: numbers a token.
         depth: blocks.
@@ -74,10 +74,10 @@ def vision_transformer(
         epsilon: of all layer normalisations.
 
     Returns:
-        A model from normalised pictures (batch, side, side, 3) to float32 tokens
+        A model from whatever `pictures` is made from to tokens
         (batch, prefix + (side / patch)², width).
     """
-    pictures = keras.Input((side, side, 3), name="pictures")
+    side = pictures.shape[1]
     tokens = keras.layers.Conv2D(width, patch, strides=patch, name="patches")(pictures)
     tokens = keras.layers.Reshape(((side // patch) ** 2, width), name="tokens")(tokens)
     tokens = TokenEmbedding(prefix, name="embedding")(tokens)
@@ -91,7 +91,8 @@ def vision_transformer(
         tokens = keras.layers.Add(name=f"{name}_add2")([tokens, mixed])
     if final_norm:
         tokens = keras.layers.LayerNormalization(epsilon=epsilon, name="norm")(tokens)
-    return keras.Model(pictures, tokens, name="vision_transformer")
+    (source,) = keras.utils.get_source_inputs(pictures)
+    return keras.Model(source, tokens, name="vision_transformer")
 
 
 def _mlp(tokens, hidden, gated, name):

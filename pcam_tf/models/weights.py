@@ -12,7 +12,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from pcam_tf.errors import InputError
+from pcam_tf.errors import InputError, first_line
 from pcam_tf.models import tensor_files, transformers
 
 # What the first layer is called decides how the file names its tensors, and their prefix.
@@ -40,12 +40,14 @@ _RENAMED = (
 _NOT_OF_TOKENS = re.compile(
     r"^(head|head_dist|fc_norm|pooler|classifier|mask_token|decoder)(\.|$)|^attn_pool\."
 )
+# Mean and standard deviation of ImageNet's channels, of RGB 0..1, as torchvision has them.
+IMAGENET_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # ViT-H has 16 heads at this width (Dosovitskiy et al. 2021), Virchow among them; others have one
 # head for each 64 numbers of a token.
 _HEADS = {1280: 16}
 
 
-class _Shape(NamedTuple):
+class Shape(NamedTuple):
     """What the shapes of the tensors say of the network."""
 
     patch: int
@@ -55,6 +57,25 @@ class _Shape(NamedTuple):
     gated: bool
     prefix: tuple[str, ...]
     final_norm: bool
+
+
+class Encoder(NamedTuple):
+    """What a file of weights and the configuration beside it hold.
+
+    Attributes:
+        path: of the file.
+        tensors: timm's name -> float32 array.
+        shape: of the network.
+        statistics: mean and standard deviation of each channel, of RGB 0..1, that pictures are
+            normalised by.
+        config: heads, epsilon and trained side, where `config.json` gives them.
+    """
+
+    path: Path
+    tensors: dict[str, np.ndarray]
+    shape: Shape
+    statistics: tuple
+    config: dict
 
 
 def load_encoder(path: str | Path, *, side: int = 224, heads: int | None = None) -> keras.Model:
@@ -81,11 +102,30 @@ def load_encoder(path: str | Path, *, side: int = 224, heads: int | None = None)
         InputError: the file cannot be read; tensors are missing, unexpected or of a wrong shape;
             or `side` or `heads` does not fit. Nothing is loaded by halves.
     """
+    encoder = read_encoder(path)
+    return connect(encoder, keras.Input((side, side, 3), name="pictures"), heads=heads)
+
+
+def read_encoder(path: str | Path) -> Encoder:
+    """Read and check an encoder's file, see `load_encoder`."""
+    path = Path(path)
     tensors = _timm_names(tensor_files.read_tensors(path), path)
-    config = _config(Path(path))
     shape = _network_shape(tensors, path)
     tensors = {name: each for name, each in tensors.items() if not _NOT_OF_TOKENS.search(name)}
     _check_tensors(tensors, shape, path)
+    return Encoder(path, tensors, shape, _statistics(path), _config(path))
+
+
+def connect(
+    encoder: Encoder, pictures: keras.KerasTensor, *, heads: int | None = None
+) -> keras.Model:
+    """Apply the network of an encoder to normalised pictures (batch, side, side, 3).
+
+    Returns:
+        The model from whatever `pictures` is made from to tokens, see `load_encoder`.
+    """
+    path, shape, config = encoder.path, encoder.shape, encoder.config
+    side = pictures.shape[1]
     heads = heads or config.get("heads") or _HEADS.get(shape.width) or shape.width // 64
     if heads < 1 or shape.width % heads:
         raise InputError(
@@ -98,9 +138,9 @@ def load_encoder(path: str | Path, *, side: int = 224, heads: int | None = None)
             f"{shape.patch} px: choose {max(1, round(side / shape.patch)) * shape.patch}."
         )
     trained_grid = config.get("side", 224) // shape.patch
-    prefix, positions = _split_positions(tensors, shape, trained_grid, path)
+    prefix, positions = _split_positions(encoder, trained_grid)
     model = transformers.vision_transformer(
-        side=side,
+        pictures,
         patch=shape.patch,
         width=shape.width,
         depth=shape.depth,
@@ -112,7 +152,7 @@ def load_encoder(path: str | Path, *, side: int = 224, heads: int | None = None)
         epsilon=config.get("epsilon", 1e-6),
     )
     embedding = [_resize(positions, side // shape.patch), *([prefix] if shape.prefix else [])]
-    _set_weights(model, tensors, shape, heads, embedding)
+    _set_weights(model, encoder, heads, embedding)
     return model
 
 
@@ -157,22 +197,45 @@ def _join(tensors):
     return tensors
 
 
-def _config(path):
-    """Return what a config.json beside the file says: heads, epsilon, side, where it says them."""
-    file = path.with_name("config.json")
+def _json_beside(path, name):
+    file = path.with_name(name)
     if not file.is_file():
         return {}
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-        arguments = {**config, **config.get("model_args", {})}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{file} is not the configuration of a network ({error}).") from error
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("it holds no dictionary")
+        return content
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} cannot be read ({first_line(error)}).") from error
+
+
+def _config(path):
+    """Return what a config.json beside the file says: heads, epsilon, side, where it says them."""
+    config = _json_beside(path, "config.json")
+    arguments = {**config, **(config.get("model_args") or {})}
     found = {
         "heads": arguments.get("num_attention_heads", arguments.get("num_heads")),
         "epsilon": arguments.get("layer_norm_eps"),
         "side": arguments.get("img_size", arguments.get("image_size")),
     }
     return {key: value for key, value in found.items() if isinstance(value, int | float)}
+
+
+def _statistics(path):
+    """Return the channels' mean and standard deviation in the files beside an encoder's.
+
+    `pretrained_cfg` in config.json is timm's, preprocessor_config.json Hugging Face's.
+    """
+    timm = _json_beside(path, "config.json").get("pretrained_cfg") or {}
+    hugging_face = _json_beside(path, "preprocessor_config.json")
+    for found in (
+        (timm.get("mean"), timm.get("std")),
+        (hugging_face.get("image_mean"), hugging_face.get("image_std")),
+    ):
+        if all(isinstance(each, list) and len(each) == 3 for each in found):
+            return tuple(tuple(each) for each in found)
+    return IMAGENET_STATISTICS
 
 
 def _network_shape(tensors, path):
@@ -190,7 +253,7 @@ def _network_shape(tensors, path):
         for part, end in (("in", ".mlp.fc1.weight"), ("out", ".mlp.fc2.weight"))
     }
     units = hidden["out"][-1] or hidden["in"][0]
-    return _Shape(
+    return Shape(
         patch=kernel.shape[2],
         width=kernel.shape[0],
         depth=1 + max(blocks),
@@ -258,14 +321,14 @@ def _expected(tensors, shape):
     return expected
 
 
-def _split_positions(tensors, shape, trained_grid, path):
+def _split_positions(encoder, trained_grid):
     """Return the tokens before the patches (1, p, width) and the positions (1, grid, grid, width).
 
     The file's position embeddings are of all tokens, of the patches only, or (DINOv2 with
     registers) of the class token and the patches. Those of tokens are added to the tokens.
     """
-    width = shape.width
-    positions = tensors["pos_embed"]
+    path, tensors, shape, *_ = encoder
+    width, positions = shape.width, tensors["pos_embed"]
     tokens = [tensors[name] for name in shape.prefix]
     for name, each in (*zip(shape.prefix, tokens, strict=True), ("pos_embed", positions)):
         if each.ndim != 3 or each.shape[0] != 1 or each.shape[2] != width:
@@ -307,8 +370,9 @@ def _resize(positions, grid):
     return positions.reshape(1, grid * grid, -1)
 
 
-def _set_weights(model, tensors, shape, heads, embedding):
+def _set_weights(model, encoder, heads, embedding):
     """Put the tensors into the layers. A bias that the file does without is zero."""
+    _, tensors, shape, *_ = encoder
 
     def bias(name):
         return tensors.get(f"{name}.bias", np.zeros(len(tensors[f"{name}.weight"]), np.float32))

@@ -13,7 +13,7 @@ import tqdm
 
 from pcam_tf.errors import InputError
 from pcam_tf.files import written_whole
-from pcam_tf.models import engines
+from pcam_tf.models import engines, model_files
 from pcam_tf.models.engines import Engine
 from pcam_tf.prediction import views
 from pcam_tf.task import Task
@@ -160,6 +160,7 @@ def predict_run(run_dir: str | Path, builder, *, test_time_augmentation: bool) -
 
     `predictions-<split>.csv` is of the run's result, `model.keras`, and
     `predictions-frozen-<split>.csv` of the best model of the frozen phase, where there was one.
+    A run without an unfrozen phase has the latter only.
     `predictions-one-view-validation.csv`, and the same of the frozen phase, are for thresholds that
     are applied to a single view, as the web page does in a region.
 
@@ -174,6 +175,8 @@ def predict_run(run_dir: str | Path, builder, *, test_time_augmentation: bool) -
         ("model.keras", "predictions"),
     ):
         if name == "predictions-frozen" and not (run_dir / file).is_file():
+            continue
+        if name == "predictions" and model_files.is_frozen_only(run_dir):
             continue
         model = classifier.load(run_dir / file)
         for split in ("validation", "test"):

@@ -10,8 +10,9 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from pcam_tf import data
+from pcam_tf.errors import InputError
 from pcam_tf.files import written_whole
-from pcam_tf.models import classifier, engines
+from pcam_tf.models import backbones, classifier, engines
 from pcam_tf.training import (
     augmentation,
     batch_normalization,
@@ -59,6 +60,11 @@ def train(
             missing or of another network, or the preset needs real patches and these are synthetic.
     """
     recipes.check_patches(recipe.preset, real=not data.is_synthetic(source))
+    if recipe.backbone == backbones.ENCODER and recipe.unresized_epochs:
+        raise InputError(
+            f"the preset {recipe.preset} changes the size of patches within a training, which "
+            f"the backbone {backbones.ENCODER} cannot: choose another preset."
+        )
     run = Run(recipe, source, Path(run_dir), training_split)
     runs.refuse_other(run)
     if runs.is_finished(run.folder):
@@ -90,9 +96,16 @@ def _train(run, small, model, strategy):
             last = min(recipe.unresized_epochs, recipe.unfrozen_epochs)
             unfrozen_phase(small, model, last, strategy)
             # Its weights and the optimizer's state come from the last epoch's checkpoint.
-            model = build(dataclasses.replace(recipe, weights=None), run.task)
+            model = build(_unloaded(recipe), run.task)
         if recipe.unfrozen_epochs > recipe.unresized_epochs:
             unfrozen_phase(run, model, recipe.unfrozen_epochs, strategy)
+
+
+def _unloaded(recipe):
+    """Return the recipe of a network whose weights are set later."""
+    # The file of an encoder's weights also holds its architecture.
+    is_encoder = recipe.backbone == backbones.ENCODER
+    return recipe if is_encoder else dataclasses.replace(recipe, weights=None)
 
 
 def _make_repeatable(seed):
@@ -185,7 +198,7 @@ def _trained_copy(run, model, strategy):
         copy = batch_normalization.fused(model)
         copy.task = run.task
         return copy
-    copy = build(dataclasses.replace(run.recipe, weights=None), run.task)
+    copy = build(_unloaded(run.recipe), run.task)
     devices.synchronise_batch_normalization(copy)
     classifier.unfreeze(copy)
     copy.set_weights(model.get_weights())

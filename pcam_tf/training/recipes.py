@@ -12,8 +12,9 @@ class Recipe:
 
     Attributes:
         preset: the name of the preset it started from.
-        backbone: a key of `backbones.BACKBONES`.
-        weights: "imagenet", None (random) or the path of a Keras weights file of the backbone.
+        backbone: a key of `backbones.BACKBONES`, or "ViT" for the network in the file `weights`.
+        weights: "imagenet", None (random) or the path of a Keras weights file of the backbone; for
+            "ViT" the file of an encoder, see `weights.load_encoder`.
         crop_px: side of the centre crop that the backbone sees; None for the whole patch.
         resize_px: side that the crop is resized to, or None.
         unresized_epochs: so many epochs of the unfrozen phase, and the frozen phase before them, do
@@ -37,7 +38,8 @@ class Recipe:
         frozen_views: augmented views of each training patch whose features are computed once.
         frozen_epochs: passes of the head over those features.
         frozen_learning_rate: peak rate of the head alone.
-        unfrozen_epochs: passes of backbone and head over the training patches.
+        unfrozen_epochs: passes of backbone and head over the training patches; 0 for the frozen
+            phase only, which is a linear probe.
         unfrozen_learning_rate: peak rate of backbone and head together.
         warm_up: share of a phase's steps in which the rate rises; then it falls as a cosine.
         averaging: momentum of the running average of the weights, which is what is evaluated and

@@ -1,5 +1,12 @@
+import dataclasses
+import json
+
+import numpy as np
+import pandas as pd
 import pytest
+import tiny_encoder
 import tiny_training
+import torch_files
 from command_runner import refused, run
 
 from pcam_tf import training
@@ -35,6 +42,51 @@ def test_a_run_of_another_recipe_is_refused(prepared, tmp_path, capfd):
     status = run("train", "--preset", "smoke", "--data-dir", prepared, "--run", tmp_path)
     refused(status, capfd, "holds another run")
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.json"]
+
+
+@pytest.fixture
+def encoder(tmp_path):
+    """Return the options for an encoder's file."""
+    tree = torch_files.arrays(tiny_encoder.tensors_of())
+    path = torch_files.write_zipped(tmp_path / "encoder.pth", tree)
+    (tmp_path / "config.json").write_text(json.dumps({"num_heads": tiny_encoder.HEADS}))
+    return ["--backbone", "ViT", "--weights", path]
+
+
+def test_a_head_is_trained_on_the_features_of_an_encoder(
+    prepared, encoder, tmp_path, monkeypatch, capsys
+):
+    recipe = dataclasses.replace(tiny_training.RECIPE, test_time_augmentation=False)
+    monkeypatch.setitem(recipes.PRESETS, "tiny", recipe)
+    folder = tmp_path / "run"
+    words = ["train", "--preset", "tiny", "--data-dir", prepared, "--run", folder, *encoder]
+    assert run(*words, "--frozen-only") == 0
+    printed = capsys.readouterr().out
+    assert "| frozen | test" in printed and "unfrozen" not in printed
+    assert not (folder / "predictions-test.csv").exists()
+    assert set(pd.read_csv(folder / "history.csv").phase) == {"frozen"}
+    # The network is loaded and exported like any other.
+    for engine in ("litert", "tensorflow"):
+        options = ["--model", folder, "--engine", engine, "--data-dir", prepared]
+        assert run("predict", *options, "--output", tmp_path / f"{engine}.csv") == 0
+    tables = [pd.read_csv(tmp_path / f"{name}.csv") for name in ("litert", "tensorflow")]
+    np.testing.assert_allclose(tables[0].probability, tables[1].probability, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("preset", "options", "says"),
+    [
+        ("distilled", ["--frozen-only"], "has no frozen phase"),
+        ("cpu-144", None, "changes the size of patches within a training"),
+        ("cpu", ["--backbone", "ViT"], "is the network in a file of weights"),
+    ],
+)
+def test_what_an_encoder_or_a_frozen_phase_does_not_fit_is_refused(
+    prepared, encoder, tmp_path, capfd, preset, options, says
+):
+    words = ["train", "--preset", preset, "--data-dir", prepared, "--run", tmp_path / "run"]
+    refused(run(*words, *(options or encoder)), capfd, says)
+    assert not (tmp_path / "run").exists()
 
 
 REAL_PRESETS = [name for name in recipes.PRESETS if name != "smoke"]

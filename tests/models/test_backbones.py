@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pcam_tf.errors import InputError
-from pcam_tf.models import backbones, classifier
+from pcam_tf.models import backbones, classifier, weights
 
 FEATURES = {
     "EfficientNetLite0": 1280,
@@ -20,7 +20,7 @@ FEATURES = {
 }
 SIDE = 32
 IMAGES = np.random.default_rng(0).uniform(0, 255, (2, SIDE, SIDE, 3)).astype("float32")
-DEVIATION = [0.229, 0.224, 0.225]
+MEAN, DEVIATION = (np.array(each) for each in weights.IMAGENET_STATISTICS)
 
 
 def scaled(name) -> np.ndarray:
@@ -111,7 +111,7 @@ def files(tmp_path_factory):
                 )
             # keras.applications' ImageNet file holds deviations in place of the variances.
             elif isinstance(layer, keras.layers.Normalization):
-                layer.set_weights([np.float32(backbones._MEAN), np.float32(DEVIATION), np.int64(0)])
+                layer.set_weights([np.float32(MEAN), np.float32(DEVIATION), np.int64(0)])
         paths[name] = folder / f"{name}.weights.h5"
         network.save_weights(paths[name])
     return paths

@@ -8,45 +8,13 @@ import pytest
 import torch_files
 from PIL import Image
 from scipy.special import erf, softmax
+from tiny_encoder import GRID, HEADS, HIDDEN, PATCH, WIDTH, tensors_of
 
 from pcam_tf.errors import InputError
-from pcam_tf.models import weights
+from pcam_tf.models import backbones, weights
 
-PATCH, WIDTH, HEADS, HIDDEN, GRID = 4, 24, 3, 40, 3
 SIDE = PATCH * GRID
 ENCODERS = Path(os.environ.get("PCAM_TF_ENCODERS", "no such folder"))
-
-
-def tensors_of(
-    depth=2, prefix=("cls_token",), positioned=1, scale=None, gated=False, bias=True, norm=True
-):
-    """Return random tensors in timm's names, strong enough for every part to matter."""
-    generator = np.random.default_rng(0)
-
-    def draw(*shape):
-        return generator.normal(size=shape).astype("f4") * 0.3
-
-    counts = {"cls_token": 1, "dist_token": 1, "reg_token": 2}
-    found = {name: draw(1, counts[name], WIDTH) for name in prefix}
-    found["pos_embed"] = draw(1, GRID**2 + positioned, WIDTH)
-    found["patch_embed.proj.weight"] = draw(WIDTH, 3, PATCH, PATCH)
-    found["patch_embed.proj.bias"] = draw(WIDTH)
-    for name in [f"blocks.{index}." for index in range(depth)]:
-        for norm_name in ("norm1", "norm2"):
-            found[f"{name}{norm_name}.weight"] = 1 + draw(WIDTH)
-            found[f"{name}{norm_name}.bias"] = draw(WIDTH)
-        sizes = {"attn.qkv": (3 * WIDTH, WIDTH), "attn.proj": (WIDTH, WIDTH)}
-        sizes |= {"mlp.fc1": ((2 if gated else 1) * HIDDEN, WIDTH), "mlp.fc2": (WIDTH, HIDDEN)}
-        for layer, size in sizes.items():
-            found[f"{name}{layer}.weight"] = draw(*size)
-            if bias or layer != "attn.qkv":
-                found[f"{name}{layer}.bias"] = draw(size[0])
-        if scale:
-            found[f"{name}ls1.gamma"] = scale * (1 + draw(WIDTH))
-            found[f"{name}ls2.gamma"] = scale * (1 + draw(WIDTH))
-    kind = "norm" if norm else "fc_norm"
-    found |= {f"{kind}.weight": 1 + draw(WIDTH), f"{kind}.bias": draw(WIDTH)}
-    return found
 
 
 def reference(tensors, pictures, positioned, epsilon=1e-6):
@@ -226,7 +194,7 @@ def test_a_configuration_gives_heads_and_epsilon(tmp_path):
     expected = reference(tensors, PICTURES, 1, epsilon=0.1)
     np.testing.assert_allclose(tokens, expected, atol=2e-5)
     (tmp_path / "config.json").write_text("[]", encoding="utf-8")
-    with pytest.raises(InputError, match=r"config\.json is not the configuration"):
+    with pytest.raises(InputError, match=r"config\.json cannot be read"):
         weights.load_encoder(path, side=SIDE)
 
 
@@ -238,6 +206,39 @@ def test_an_encoder_is_saved_and_loaded(tmp_path):
     model.save(tmp_path / "encoder.keras")
     loaded = keras.saving.load_model(tmp_path / "encoder.keras")
     np.testing.assert_array_equal(loaded(PICTURES), model(PICTURES))
+
+
+@pytest.mark.parametrize(("prefix", "positioned"), [(REGISTERS, 3), ((), 0)])
+@pytest.mark.parametrize("side", [SIDE, SIDE - 1])
+def test_a_classifier_sees_the_class_token_or_the_mean_of_tokens(
+    tmp_path, prefix, positioned, side
+):
+    tree = torch_files.arrays(tensors_of(prefix=prefix, positioned=positioned))
+    path = torch_files.write_zipped(tmp_path / "x.pth", tree)
+    mean, deviation = [0.7, 0.5, 0.6], [0.2, 0.3, 0.1]
+    config = {"num_heads": HEADS, "pretrained_cfg": {"mean": mean, "std": deviation}}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    patches = np.random.default_rng(3).uniform(0, 255, (2, side, side, 3)).astype("f4")
+    inputs = keras.Input((side, side, 3))
+    features = backbones.connect("ViT", inputs, weights=path).pooled
+    resized = keras.layers.Resizing(SIDE, SIDE)(patches)
+    tokens = weights.load_encoder(path, side=SIDE)((resized / 255 - mean) / deviation)
+    expected = tokens[:, 0] if prefix else np.mean(tokens, axis=1)
+    np.testing.assert_allclose(keras.Model(inputs, features)(patches), expected, atol=1e-4)
+
+
+def test_statistics_come_from_the_files_beside_the_encoder(tmp_path):
+    path = torch_files.write_zipped(tmp_path / "x.pth", torch_files.arrays(tensors_of()))
+    assert weights.read_encoder(path).statistics == weights.IMAGENET_STATISTICS
+    content = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(content), encoding="utf-8")
+    assert weights.read_encoder(path).statistics == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+
+
+@pytest.mark.parametrize("path", [None, "imagenet"])
+def test_an_encoder_without_a_file_is_refused(path):
+    with pytest.raises(InputError, match="give that file"):
+        backbones.connect("ViT", keras.Input((SIDE, SIDE, 3)), weights=path)
 
 
 def changed(change):
