@@ -126,7 +126,7 @@ def test_a_weights_file_of_the_plain_network_gives_its_features(files):
 
 def test_an_imagenet_file_of_efficientnet_b0_is_scaled_as_if_downloaded(files, tmp_path):
     model = connected("EfficientNetB0", files["EfficientNetB0"])
-    expected = (IMAGES / 255 - backbones._MEAN) / DEVIATION
+    expected = (IMAGES / 255 - MEAN) / DEVIATION
     into_the_network = keras.Model(model.input, model.get_layer("stem_conv_pad").input)
     np.testing.assert_allclose(into_the_network(IMAGES), expected, atol=1e-5)
     # Saving and loading once more does not scale once more.
