@@ -20,7 +20,7 @@ class Task:
         name: of the task, such as "pcam".
         classes: names of the classes, two or more; a label is an index into them.
         side_px: side of a patch in pixels; patches are square.
-        mpp: microns per pixel.
+        mpp: microns per pixel; None where it is not known.
         centre_px: side of the centred square that the label is about; None: the whole patch.
         group: what patches come in, such as "slide" or "patient"; the unit of intervals.
     """
@@ -28,7 +28,7 @@ class Task:
     name: str
     classes: tuple[str, ...]
     side_px: int
-    mpp: float
+    mpp: float | None
     centre_px: int | None = None
     group: str = "slide"
 
@@ -36,7 +36,7 @@ class Task:
         object.__setattr__(self, "classes", tuple(self.classes))
         if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
             raise InputError(f"task {self.name}: give two or more classes with different names.")
-        if self.side_px < 1 or not self.mpp > 0:
+        if self.side_px < 1 or not (self.mpp is None or self.mpp > 0):
             raise InputError(f"task {self.name}: the side and the scale must be above 0.")
         if self.centre_px is not None and not 0 < self.centre_px <= self.side_px:
             raise InputError(f"task {self.name}: the centre must be 1 to {self.side_px} px.")
@@ -94,3 +94,31 @@ def from_json(content: dict) -> Task:
 
 # PatchCamelyon (B. Veeling et al., MICCAI 2018): does the centre hold a pixel of tumour?
 PCAM = Task("pcam", ("normal", "tumour"), side_px=96, mpp=0.972, centre_px=32, group="slide")
+
+# BreakHis (F. A. Spanhol et al., IEEE TBME 63, 2016): which tumour of the breast? Its files do not
+# state a scale. A label is about a whole field; a patch is a crop of it that fits a field of 200X.
+BREAKHIS = Task(
+    "breakhis",
+    (
+        "adenosis",
+        "fibroadenoma",
+        "phyllodes_tumor",
+        "tubular_adenoma",
+        "ductal_carcinoma",
+        "lobular_carcinoma",
+        "mucinous_carcinoma",
+        "papillary_carcinoma",
+    ),
+    side_px=128,
+    mpp=None,
+    group="case",
+)
+# The five classes with at least four cases in the part of the archive that the numbers are from.
+BREAKHIS_5 = dataclasses.replace(
+    BREAKHIS,
+    name="breakhis-5",
+    classes=tuple(BREAKHIS.classes[index] for index in (1, 3, 4, 6, 7)),
+)
+BREAKHIS_MALIGNANT = dataclasses.replace(
+    BREAKHIS, name="breakhis-malignant", classes=("benign", "malignant")
+)

@@ -18,6 +18,12 @@ def prepare(
             "plain or .gz.",
         ),
     ] = None,
+    breakhis: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="The folder of the BreakHis archive, for the command subtypes."
+        ),
+    ] = None,
     download: Annotated[
         bool, typer.Option("--download", help="Download 7.5 GB with TensorFlow Datasets.")
     ] = False,
@@ -35,12 +41,13 @@ def prepare(
         ),
     ] = False,
 ) -> str:
-    """Make a data directory from official HDF5 files or by download."""
+    """Make a data directory from official HDF5 files, from BreakHis or by download."""
     from pcam_tf import data, files
+    from pcam_tf.data import breakhis as fields
     from pcam_tf.data import hdf5
 
-    if (from_hdf5 is None) != download:
-        raise InputError("give either --from-hdf5 DIR or --download.")
+    if sum((from_hdf5 is not None, breakhis is not None, download)) != 1:
+        raise InputError("give one of --from-hdf5 DIR, --breakhis DIR and --download.")
     chosen = data.chosen_dir(data_dir)
     if chosen is None:
         raise InputError("no folder for the prepared data: give --data-dir DIR.")
@@ -48,6 +55,8 @@ def prepare(
     files.check_outputs([Path(chosen) / "dataset"])
     if download:
         data.download(chosen)
+    elif breakhis is not None:
+        fields.prepare(breakhis, chosen)
     else:
         hdf5.prepare_from_hdf5(from_hdf5, chosen, verify_checksums=verify_checksums)
     return f"prepared {chosen}: use it by --data-dir {chosen} or PCAM_TF_DATA_DIR={chosen}"

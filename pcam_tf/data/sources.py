@@ -23,6 +23,8 @@ from pcam_tf.task import Task
 SPLITS = ("train", "validation", "test")
 NAME, VERSION = "patch_camelyon", "2.0.0"
 TASK_FILE = "task.json"
+# Of a source of whole fields, which differ in size; patches are crops of them.
+FIELD_SHAPE = (None, None, 3)
 SYNTHETIC_DIR = Path("data/synthetic")
 # 7.5 GB of archives, the same unpacked, and the prepared directory beside them.
 DOWNLOAD_BYTES = 25 * 10**9
@@ -141,7 +143,7 @@ def _check_features(builder, expected):
             "a source has id, image and label: prepare it anew."
         )
     shape, classes = features["image"].shape, features["label"].num_classes
-    if (shape, classes) != (expected.shape, len(expected.classes)):
+    if shape not in (expected.shape, FIELD_SHAPE) or classes != len(expected.classes):
         raise InputError(
             f"{builder.data_dir} has patches {shape} of {classes} classes; task {expected.name} "
             f"has {expected.shape} of {len(expected.classes)}: prepare it anew."
@@ -169,6 +171,11 @@ def count(builder: tfds.core.DatasetBuilder, split: str) -> int:
         InputError: there is no such split, or no patch in the slice.
     """
     whole = split.split("[")[0]
+    if builder.info.features["image"].shape == FIELD_SHAPE:
+        raise InputError(
+            f"{builder.data_dir} holds whole fields of different sizes, without splits: use "
+            "`python -m pcam_tf subtypes`."
+        )
     if whole not in builder.info.splits:
         raise unknown("split", whole, builder.info.splits)
     try:

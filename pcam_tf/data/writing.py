@@ -22,6 +22,7 @@ def write_source(
     data_dir: str | Path,
     described: Task,
     finish: Callable[[Path], None] | None = None,
+    features: Mapping[str, object] | None = None,
 ) -> tfds.core.DatasetBuilder:
     """Write patches as a prepared source, whole or not at all.
 
@@ -31,6 +32,7 @@ def write_source(
         data_dir: where to; the source lies in `<data_dir>/<task>/1.0.0`.
         described: the task of the patches.
         finish: called with the folder of the source when all patches are written; it may add files.
+        features: TFDS features of more that a patch holds, or an `image` of another shape.
 
     Raises:
         InputError: there is such a source already, a patch does not fit the task, or `data_dir`
@@ -44,7 +46,7 @@ def write_source(
             working_folder(data_dir, f".preparing-{described.name}") as working,
             synthetic.quiet_tfds(),
         ):
-            made = _store(splits, working, described)
+            made = _store(splits, working, described, features or {})
             if finish:
                 finish(made)
             version_dir.parent.mkdir(parents=True, exist_ok=True)
@@ -55,11 +57,12 @@ def write_source(
     return tfds.builder_from_directory(version_dir)
 
 
-def _store(splits, data_dir, described):
+def _store(splits, data_dir, described, more):
     features = {
         "id": tfds.features.Text(),
         "image": tfds.features.Image(shape=described.shape, encoding_format="png"),
         "label": tfds.features.ClassLabel(names=list(described.classes)),
+        **more,
     }
     try:
         with bounded_memory():
