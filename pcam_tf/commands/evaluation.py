@@ -34,8 +34,8 @@ Classes = Annotated[
     tuple[str, str] | None,
     typer.Option(
         metavar="FIRST SECOND",
-        help="The names of the two classes, which a table of two does not hold. Default: "
-        f"{' '.join(PCAM.classes)}.",
+        help="The names of the two classes, which a table of two does not hold. Default: those "
+        f"of the run in whose folder the table is, else {' '.join(PCAM.classes)}.",
     ),
 ]
 ReportFile = Annotated[
@@ -77,12 +77,37 @@ def evaluate(
     files.check_outputs([output, page], [predictions, *validation])
     table = (reviews.latest if latest else evaluation.read_predictions)(predictions)
     chosen_on = evaluation.read_predictions(validation[0]) if validation else None
-    report = evaluation.report(table, validation=chosen_on, classes=classes or PCAM.classes)
+    names, group = _classes_and_group(predictions, table, classes)
+    report = evaluation.report(table, validation=chosen_on, classes=names, group=group)
     files.write_json(output, report)
     if page:
         _write_page(page, report, table, title=str(predictions))
     text = report_text.format_report(report, title=str(predictions))
     return f"{text}\nreport in {output}{f' and, with figures, in {page}' if page else ''}"
+
+
+def _classes_and_group(path, table, given):
+    """Return the names of a table's classes and what its patches come in, None if not known."""
+    from pcam_tf import evaluation
+    from pcam_tf.evaluation import predictions_table
+
+    if given:
+        if not predictions_table.is_binary(table):
+            raise InputError(f"{path} names its classes in its columns: leave out --classes.")
+        if len(set(given)) < 2 or not all(given):
+            raise InputError("--classes takes two different names.")
+        return given, None
+    task = predictions_table.task_of(path)
+    if predictions_table.is_binary(table):
+        task = task or PCAM
+        if not task.is_binary:
+            raise InputError(
+                f"{path} is of two classes, but the run in its folder is of {len(task.classes)} "
+                f"({', '.join(task.classes)}): name the two with --classes."
+            )
+        return task.classes, task.group
+    names = evaluation.classes_of(table)
+    return names, task.group if task and task.classes == names else None
 
 
 def _check_comparison(predictions, validation):

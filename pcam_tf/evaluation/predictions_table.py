@@ -7,14 +7,16 @@ these columns is the order of the classes. The functions below `check_prediction
 that it has checked.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from pcam_tf import task
 from pcam_tf.errors import InputError, first_line
-from pcam_tf.task import PCAM
+from pcam_tf.task import PCAM, Task
 
 PREFIX = "probability_"
 # Probabilities that were rounded to a few digits need not add up to 1 exactly.
@@ -52,6 +54,27 @@ def read_table(path: str | Path) -> pd.DataFrame:
         raise InputError(f"{path} is not a CSV table ({reason}).") from error
 
 
+def task_of(path: str | Path) -> Task | None:
+    """Return the task of the run in whose folder a table lies; None where no run says its task.
+
+    It is read from `recipe.json` beside the table. Runs of earlier versions record no task.
+
+    Args:
+        path: the predictions table; it need not exist.
+
+    Raises:
+        InputError: `recipe.json` is no recipe.
+    """
+    recipe = Path(path).with_name("recipe.json")
+    if not recipe.is_file():
+        return None
+    try:
+        recorded = json.loads(recipe.read_text(encoding="utf-8")).get("task")
+        return task.from_json(recorded) if recorded else None
+    except (OSError, ValueError, AttributeError, InputError) as error:
+        raise InputError(f"{recipe} is not a recipe ({first_line(error)}).") from error
+
+
 def check_predictions(table: pd.DataFrame, name: str) -> pd.DataFrame:
     """Return a predictions table with its types made right, or say what is wrong with it.
 
@@ -77,7 +100,9 @@ def check_predictions(table: pd.DataFrame, name: str) -> pd.DataFrame:
         *_probability_checks(probabilities),
     ]
     if "group" in table:
-        checks.append((table["group"].isna(), "an empty group: name the slide of each patch"))
+        checks.append(
+            (table["group"].isna(), "an empty group: give each patch its slide or patient")
+        )
     for wrong, what in checks:
         if wrong.any():
             row = int(np.argmax(wrong.to_numpy()))

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pcam_tf import task
-from pcam_tf.errors import InputError, first_line
+from pcam_tf.errors import InputError
 from pcam_tf.evaluation import (
     calibration,
     class_metrics,
@@ -47,7 +46,7 @@ def report_run(run_dir: str | Path) -> dict[str, dict]:
         InputError: a table is missing or cannot be evaluated.
     """
     run_dir = Path(run_dir)
-    classes = _task_of_run(run_dir).classes
+    task = predictions_table.task_of(run_dir / "predictions-test.csv") or PCAM
     reports = {}
     for phase, name in RUN_TABLES.items():
         if phase == "unfrozen" and model_files.is_frozen_only(run_dir):
@@ -59,7 +58,9 @@ def report_run(run_dir: str | Path) -> dict[str, dict]:
         test = predictions_table.read_predictions(run_dir / f"{name}-test.csv")
         content = {
             "split": "test",
-            **table_reports.report(test, validation=validation, classes=classes),
+            **table_reports.report(
+                test, validation=validation, classes=task.classes, group=task.group
+            ),
         }
         content["validation_auc"] = _validation_auc(validation)
         content["validation_patches"] = len(validation)
@@ -130,18 +131,6 @@ def report_of_model(model: str | Path) -> tuple[dict, str]:
     if any("model_sha256" in content for content in reports.values()):
         return {}, f"The report.json beside it is of another model: {again}."
     return {}, f"The report.json beside it does not say of which model it is: {again}."
-
-
-def _task_of_run(run_dir):
-    """Return the task in the run's recipe, or PCAM where none is recorded."""
-    path = run_dir / "recipe.json"
-    if not path.is_file():
-        return PCAM
-    try:
-        recorded = json.loads(path.read_text(encoding="utf-8")).get("task")
-    except (ValueError, AttributeError) as error:
-        raise InputError(f"{path} is not a recipe ({first_line(error)}).") from error
-    return task.from_json(recorded) if recorded else PCAM
 
 
 def _validation_auc(validation):

@@ -21,6 +21,7 @@ def report(
     *,
     validation: pd.DataFrame | None = None,
     classes: Sequence[str] = PCAM.classes,
+    group: str | None = PCAM.group,
 ) -> dict:
     """Evaluate a predictions table.
 
@@ -28,6 +29,7 @@ def report(
         predictions: the table to evaluate, checked.
         validation: the table of the validation split, for choosing thresholds and a temperature.
         classes: the names of two classes, which a table of two does not hold.
+        group: what patches come in, such as "slide" or "patient"; None: not known.
 
     Returns:
         A dictionary that JSON can hold. A metric is {"value", "low", "high"}; low and high are
@@ -54,9 +56,7 @@ def report(
     content = {
         "patches": len(predictions),
         **(counts if binary else {"classes": counts}),
-        "intervals": "95 %; patches resampled by group"
-        if intervals.is_grouped(predictions)
-        else "95 %, taking patches as independent: too narrow, since patches come in slides",
+        "intervals": _interval_text(predictions, group),
     }
     if binary:
         content |= _report_of_two(predictions, validation)
@@ -65,6 +65,13 @@ def report(
         if validation is not None:
             content["calibration"] = calibration.effect(predictions, validation)
     return content
+
+
+def _interval_text(predictions, group):
+    if intervals.is_grouped(predictions):
+        return "95 %; patches resampled by group"
+    reason = f", since patches come in {group}s" if group else " if several are of one patient"
+    return f"95 %, taking patches as independent: too narrow{reason}"
 
 
 def _report_of_two(predictions, validation):

@@ -46,8 +46,8 @@ def is_frozen_only(run_dir: str | Path) -> bool:
         return False
     try:
         content = json.loads(recipe.read_text(encoding="utf-8"))
-        return content["recipe"].get("unfrozen_epochs") == 0
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return content.get("recipe", {}).get("unfrozen_epochs") == 0
+    except (OSError, ValueError, AttributeError) as error:
         raise InputError(f"{recipe} is not a recipe ({first_line(error)}).") from error
 
 

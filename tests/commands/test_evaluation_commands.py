@@ -4,9 +4,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import three_classes
 from command_runner import refused, run
 
 from pcam_tf import data
+from pcam_tf.task import Task
 
 
 def predictions(folder: Path, **columns) -> Path:
@@ -103,3 +105,59 @@ def test_a_report_replaces_neither_its_page_nor_its_tables(tmp_path, capfd):
 def test_the_predictions_stand_before_the_validation_table(tmp_path, capfd):
     path = predictions(tmp_path)
     refused(run("evaluate", "--validation", path, path), capfd, "before the options")
+
+
+def run_of(folder: Path, classes, group) -> None:
+    """Write the recipe of a run of some task into a folder."""
+    task = Task("toy", classes, side_px=64, mpp=0.5, group=group)
+    (folder / "recipe.json").write_text(json.dumps({"task": task.to_json()}), encoding="utf-8")
+
+
+def test_a_table_of_a_run_has_the_classes_and_the_groups_of_its_task(tmp_path, capsys):
+    run_of(tmp_path, ("benign", "malignant"), "patient")
+    assert run("evaluate", predictions(tmp_path)) == 0
+    printed = capsys.readouterr().out
+    assert "2 benign, 2 malignant" in printed and "patches come in patients" in printed
+    report = json.loads((tmp_path / "table.report.json").read_text(encoding="utf-8"))
+    assert (report["benign"], report["malignant"]) == (2, 2)
+    page = (tmp_path / "table.report.html").read_text(encoding="utf-8")
+    assert "malignant" in page and "tumour" not in page and "come in slides" not in page
+    assert run("evaluate", tmp_path / "table.csv", "--classes", "a", "b") == 0
+    assert "2 a, 2 b" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("recipe", [None, {"recipe": {}}])
+def test_a_table_without_a_task_is_of_patchcamelyon(tmp_path, capsys, recipe):
+    if recipe:
+        (tmp_path / "recipe.json").write_text(json.dumps(recipe), encoding="utf-8")
+    assert run("evaluate", predictions(tmp_path)) == 0
+    printed = capsys.readouterr().out
+    assert "2 normal, 2 tumour" in printed and "patches come in slides" in printed
+
+
+def test_classes_that_do_not_fit_a_table_are_refused(tmp_path, capfd):
+    path = predictions(tmp_path)
+    refused(run("evaluate", path, "--classes", "a", "a"), capfd, "two different names")
+    run_of(tmp_path, ("a", "b", "c"), "slide")
+    refused(run("evaluate", path), capfd, "name the two with --classes")
+    (tmp_path / "recipe.json").write_text("[]", encoding="utf-8")
+    refused(run("evaluate", path), capfd, "recipe.json is not a recipe")
+    assert run("evaluate", path, "--classes", "a", "b") == 0
+    three_classes.SMALL.to_csv(path, index=False)
+    refused(run("evaluate", path, "--classes", "a", "b"), capfd, "leave out --classes")
+
+
+@pytest.mark.parametrize(
+    ("classes", "says"),
+    [(None, "too narrow if"), (("d", "e", "f"), "too narrow if"), (three_classes.CLASSES, "cases")],
+)
+def test_a_table_of_more_classes_says_groups_only_where_they_are_known(
+    tmp_path, capsys, classes, says
+):
+    if classes:
+        run_of(tmp_path, classes, "case")
+    path = tmp_path / "table.csv"
+    three_classes.SMALL.to_csv(path, index=False)
+    assert run("evaluate", path) == 0
+    printed = capsys.readouterr().out
+    assert says in printed and "slides" not in printed
