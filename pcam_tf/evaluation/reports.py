@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pcam_tf.errors import InputError
+from pcam_tf.errors import InputError, first_line
 from pcam_tf.evaluation import (
     calibration,
     class_metrics,
