@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from pcam_tf import evaluation, prediction, slides
+from pcam_tf.data import image_files
 from pcam_tf.models import engines
 
 
@@ -21,7 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pictures", nargs="+", metavar="REGION MASK")
     parser.add_argument("--model", help="a .keras file or a run's folder; default: the shipped one")
-    parser.add_argument("--mpp", type=float, help="microns per pixel, for files that do not say")
+    parser.add_argument("--mpp", type=float, help="microns per pixel, instead of what files state")
     parser.add_argument("--eight-views", action="store_true", help="average the symmetric views")
     arguments = parser.parse_args()
     model = engines.load(arguments.model)
@@ -33,9 +34,8 @@ def main() -> None:
         )
 
     for path, mask_path in zip(arguments.pictures[::2], arguments.pictures[1::2], strict=True):
-        region, mpp = slides.read_region(path)
+        region, mpp, *_ = image_files.read(path, task, arguments.mpp)
         mask = np.asarray(Image.open(mask_path))
-        region = slides.rescaled(region, mpp or arguments.mpp or task.mpp, path, task)
         heat = slides.heat_map(predict, region, task=task)
         truth = slides.covered_cells(mask, region.shape[:2])
         tissue = np.isfinite(heat)

@@ -10,10 +10,11 @@ import gradio as gr
 import numpy as np
 from gradio.utils import get_upload_folder
 
-from pcam_tf import slides, synthetic
+from pcam_tf import synthetic
 from pcam_tf.app import overlays, views, visit, visit_tables
 from pcam_tf.app.findings import Reader
 from pcam_tf.app.visit import Visit
+from pcam_tf.data import image_files
 from pcam_tf.errors import InputError
 from pcam_tf.task import PCAM, Task
 
@@ -62,7 +63,7 @@ class Handlers:
     def warm_up(self) -> None:
         """Do once what is slow the first time only, so that the first visitor need not wait."""
         first, setting = Visit(self.folder / "first"), next(iter(self.reader.points))
-        pictures = [("region", self.examples["Region"], PCAM.mpp)]
+        pictures = [("region", self._example("Region"))]
         visit.read_pictures(self.reader, first, pictures, several=False)
         self._page_values(first, setting)
         row, column = np.argwhere(np.isfinite(first.region.probabilities[..., 0]))[0]
@@ -87,12 +88,12 @@ class Handlers:
         self.uploads.setdefault(state.folder, set()).update(Path(file) for file in files)
         if len(files) > visit.MOST_PICTURES:
             raise InputError(f"{len(files)} pictures: give at most {visit.MOST_PICTURES} at once.")
+        mpp = visit.entered_mpp(mpp)
         used = visit.read_pictures(
             self.reader,
             state,
-            map(_read_upload, files),
+            (_read_upload(file, self.reader.task, mpp) for file in files),
             several=len(files) > 1,
-            mpp=mpp,
             progress=_progress_bar(progress),
         )
         return self._logged_values(state, setting) | {"mpp": used}
@@ -100,11 +101,15 @@ class Handlers:
     def read_example(self, name, setting, state, request: gr.Request, progress=_PROGRESS):
         """Read a synthetic example."""
         state = state or self._new_visit(request)
-        pictures = [(f"synthetic {name.lower()}", self.examples[name], PCAM.mpp)]
+        pictures = [(f"synthetic {name.lower()}", self._example(name))]
         visit.read_pictures(
             self.reader, state, pictures, several=False, progress=_progress_bar(progress)
         )
         return self._logged_values(state, setting) | {"mpp": PCAM.mpp, "files": None}
+
+    def _example(self, name):
+        """Return a synthetic example at the scale of the model's task."""
+        return image_files.at_scale(self.examples[name], PCAM.mpp, self.reader.task, name)
 
     def choose_place(self, setting, state, event: gr.EventData):
         """Read the place of the region that the visitor chose."""
@@ -163,8 +168,8 @@ class Handlers:
         point = self.reader.points[setting]
         state = Visit(self.folder / hashlib.sha256(os.urandom(16)).hexdigest()[:32])
         try:
-            pictures = [_read_upload(picture)]
-            visit.read_pictures(self.reader, state, pictures, several=False, mpp=mpp)
+            pictures = [_read_upload(picture, self.reader.task, visit.entered_mpp(mpp))]
+            visit.read_pictures(self.reader, state, pictures, several=False)
             return views.as_json(self.reader, state, point)
         finally:
             shutil.rmtree(state.folder, ignore_errors=True)
@@ -229,9 +234,9 @@ def _progress_bar(progress):
     return lambda done, total: progress((done, total), desc="Reading", unit="places")
 
 
-def _read_upload(path: str) -> tuple[str, np.ndarray, float | None]:
-    """Read an upload; a path to any other file is refused."""
+def _read_upload(path: str, task: Task, mpp: float | None) -> tuple[str, image_files.Picture]:
+    """Read an upload at the scale of a task; a path to any other file is refused."""
     path = Path(path).resolve()
     if not path.is_relative_to(Path(get_upload_folder()).resolve()):
         raise InputError("that file was not uploaded here.")
-    return path.name, *slides.read_region(path, path.name)
+    return path.name, image_files.read(path, task, mpp, visit.safe_name(path.name))

@@ -100,21 +100,21 @@ def entered_mpp(value: float | str | None) -> float | None:
         ) from error
 
 
-def unknown_scale(task: Task) -> str:
-    """Return the note about a file that does not state its scale."""
+def assumed_scale(task: Task, *, is_silent: bool) -> str:
+    """Return the note about a file without a usable scale; a silent one states none."""
+    why = "The file does not state its scale. It" if is_silent else "No usable scale is stated. It"
     return (
-        f"The file does not state its scale. It was read at {task.mpp} microns per pixel. If that "
-        'is wrong, enter the right number and press "Read again".'
+        f"{why} was read at {task.mpp} microns per pixel. If that is wrong, enter the right number "
+        'and press "Read again".'
     )
 
 
 def read_pictures(
     reader: Reader,
     visit: Visit,
-    pictures: Iterable[tuple[str, np.ndarray, float | None]],
+    pictures: Iterable[tuple[str, image_files.Picture]],
     *,
     several: bool,
-    mpp: float | str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> float:
     """Predict one patch, one region or several patches; they replace what the visit held.
@@ -122,9 +122,8 @@ def read_pictures(
     Args:
         reader: the model.
         visit: the visitor's, changed by this.
-        pictures: names, pixels (uint8, RGB) and the microns per pixel that the file states.
+        pictures: names, and pictures at the scale of the model's task.
         several: whether there are several pictures: then only the centre of each is read.
-        mpp: microns per pixel, entered by the visitor; None, "" or 0 to go by the files.
         progress: called with the places of a region done and their total.
 
     Returns:
@@ -133,16 +132,15 @@ def read_pictures(
     Raises:
         InputError: a picture cannot be used; the visit then stays as it was.
     """
-    task, mpp = reader.task, entered_mpp(mpp)
+    task = reader.task
     # A picture with room for a second place is a region.
     region_px = task.side_px + slides.strides_px(task)[0]
-    patches, region, notes, used, cropped = [], None, [], task.mpp, 0
-    for name, pixels, stated in pictures:
-        name = safe_name(name)
-        used = mpp or stated or task.mpp
-        if not (mpp or stated):
-            notes = [unknown_scale(task)]
-        pixels = slides.rescaled(pixels, used, name, task)
+    patches, region, doubts, used, cropped = [], None, [], task.mpp, 0
+    is_assumed = False
+    for name, picture in pictures:
+        name, pixels, used = safe_name(name), picture.pixels, picture.mpp
+        doubts += [note for note in picture.doubts if note not in doubts]
+        is_assumed = is_assumed or picture.is_assumed
         if not several and max(pixels.shape[:2]) >= region_px:
             region = _region_result(reader, visit.folder, name, pixels, progress)
         else:
@@ -150,6 +148,10 @@ def read_pictures(
             centre = np.ascontiguousarray(prediction.centre(pixels, task.side_px))
             patches.append(_patch_result(reader, name, centre))
     _number_copies(patches)
+    notes = [
+        f"About a picture: {note}." if several else f"About the picture: {note}." for note in doubts
+    ]
+    notes += [assumed_scale(task, is_silent=not doubts)] if is_assumed else []
     if region and region.stride_px > slides.strides_px(task)[0]:
         notes.append(
             f"The region is large: it was read every {region.stride_px} px instead of every "

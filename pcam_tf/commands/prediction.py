@@ -16,9 +16,18 @@ Images = Annotated[
     list[str] | None,
     typer.Option(
         metavar="FILE|DIR...",
-        help="Predict these pictures instead: PNG, JPEG or TIFF of the model's patch size and "
-        f"scale (PCam: {PCAM.side_px}×{PCAM.side_px} px, about {PCAM.mpp:.2f} microns per "
-        "pixel).",
+        help="Predict these pictures instead: PNG, JPEG or TIFF files, or folders of them. Each "
+        "is rescaled to the model's microns per pixel "
+        f"(PCam: {PCAM.mpp}); of what is then larger than a patch ({PCAM.side_px}×{PCAM.side_px} "
+        "px) the centre is read.",
+    ),
+]
+Mpp = Annotated[
+    float | None,
+    typer.Option(
+        metavar="FLOAT",
+        help="Microns per pixel of the pictures of --images. Default: as each file states, or "
+        "else the model's.",
     ),
 ]
 Models = Annotated[
@@ -59,6 +68,7 @@ def predict(
     data_dir: options.DataDir = None,
     split: options.Split = "test",
     images: Images = None,
+    mpp: Mpp = None,
     model: Models = None,
     engine: options.Engine = None,
     average: Average = False,
@@ -70,46 +80,68 @@ def predict(
     """Write a predictions table: id, label, probability."""
     from pcam_tf import prediction
     from pcam_tf.models import engines
-    from pcam_tf.prediction import shards
+    from pcam_tf.prediction import pictures, shards
 
     if merge_parts and shard:
         raise InputError("give --shard or --merge, not both.")
     if merge_parts:
         return merge(merge_parts, output)
     engines.check_name(engine)
+    if mpp is not None and not images:
+        raise InputError("--mpp is about the pictures of --images: give both.")
     part = shards.parse(shard) if shard else None
     models = _models(model, average)
     source = None if images else options.open_source(data_dir)
-    _check_output(output, part, models, images, source)
+    files = pictures.picture_files(images) if images else []
+    _check_output(output, part, models, files, source)
     loaded = [engines.load(each, engine) for each in models]
     views = {"test_time_augmentation": test_time_augmentation}
     if images:
-        patches, described = shards.of_pictures(images, part) if part else (images, None)
-        tables = [prediction.predict_images(each, patches, **views) for each in loaded]
+        tables, described, left_out = _of_pictures(loaded, files, part, mpp, views)
     else:
         rows, described = shards.of_split(source, split, part) if part else (None, None)
         tables = [
             prediction.predict_split(each, source, split, rows=rows, **views) for each in loaded
         ]
+        left_out = {}
     table = prediction.average(tables) if average else tables[0]
     if part:
-        shards.write_part(table, output, part, described | _record(models, loaded) | views)
+        described = described | _record(models, loaded) | views
+        shards.write_part(table, output, part, described, left_out)
     else:
         prediction.write(table, output)
+    if left_out:
+        raise InputError(
+            f"{len(left_out)} of {len(left_out) + len(table)} pictures are damaged and left out: "
+            f"{', '.join(left_out)}. The other predictions are in {output}."
+        )
     return f"{len(table):,} predictions in {output}"
 
 
-def _check_output(output, part, models, images, source):
+def _of_pictures(loaded, files, part, mpp, views):
+    """Return the tables of all models, what is divided, and the damaged pictures by name."""
+    from pcam_tf import prediction
+    from pcam_tf.prediction import shards
+
+    chosen, described = shards.of_pictures(files, part) if part else (files, {})
+    left_out = {}  # the same for every model
+    tables = [
+        prediction.predict_images(each, chosen, mpp=mpp, left_out=left_out, **views)
+        for each in loaded
+    ]
+    return tables, described | {"mpp": mpp}, left_out
+
+
+def _check_output(output, part, models, pictures, source):
     """Refuse a table that cannot be written or would replace an input, before anything is read."""
     from pcam_tf import files
-    from pcam_tf.prediction import pictures, shards
+    from pcam_tf.prediction import shards
 
     if part and not files.is_ordinary(output):
         raise InputError(f"the record of a part lies beside it: {output} is no ordinary file.")
     record = shards.record_path(output) if part else None
     read = options.input_files(models=models, source=source)
-    read += pictures.picture_files(images) if images else []
-    files.check_outputs([output, record], read)
+    files.check_outputs([output, record], [*read, *pictures])
 
 
 def _models(given, average):

@@ -8,6 +8,7 @@ lies a record of what it is a part of.
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -75,20 +76,27 @@ def of_split(builder, split: str, shard: tuple[int, int]) -> tuple[slice, dict]:
 def of_pictures(paths: Sequence[str | Path], shard: tuple[int, int]) -> tuple[list[Path], dict]:
     """Return the picture files that a shard has, and a description of what is divided.
 
+    The description holds a digest of the names and contents of all files.
+
     Raises:
         InputError: as `pictures.picture_files`, or there are more shards than batches.
     """
     files = pictures.picture_files(paths)
-    names = "\n".join(path.name for path in files)
-    described = {
-        "pictures": hashlib.sha256(names.encode()).hexdigest(),
-        "patches": len(files),
-    }
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{content} {path.name}\n".encode())
+    described = {"pictures": digest.hexdigest(), "patches": len(files)}
     return files[rows(len(files), shard)], described
 
 
 def write_part(
-    table: pd.DataFrame, path: str | Path, shard: tuple[int, int], described: dict
+    table: pd.DataFrame,
+    path: str | Path,
+    shard: tuple[int, int],
+    described: dict,
+    left_out: Sequence[str] = (),
 ) -> None:
     """Write one part of a table, and its record beside it, at `record_path`.
 
@@ -97,6 +105,7 @@ def write_part(
         path: where to.
         shard: number and count.
         described: of what this is a part, and how it is predicted; the same for all parts.
+        left_out: names of damaged pictures of this part, which have no row.
 
     Raises:
         InputError: `path` cannot be written.
@@ -104,6 +113,7 @@ def write_part(
     tables.write(table, path)
     number, count = shard
     content = {"shard": number, "shards": count, "rows": len(table), "of": described}
+    content["left_out"] = list(left_out)
     # The table's digest tells a part whose record is of another, say after a kill in between.
     content["sha256"] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     write_json(record_path(path), content)
@@ -135,17 +145,23 @@ def merge(paths: Sequence[str | Path], output: str | Path) -> int:
                 f"{twice} and {path} are both shard {record['shard']}/{record['shards']}: give "
                 "each shard once."
             )
-        parts[record["shard"]] = path, content
+        parts[record["shard"]] = path, content, record.get("left_out", [])
     missing = [number for number in range(1, first["shards"] + 1) if number not in parts]
     if missing:
         listed = ", ".join(f"{number}/{first['shards']}" for number in missing)
         raise InputError(f"shard {listed} is missing: give its part too, or predict it first.")
     ordered = [parts[number] for number in sorted(parts)]
-    patches = _refuse_doubled(ordered, first["of"]["patches"])
+    left_out = [name for _, _, names in ordered for name in names]
+    patches = _refuse_doubled(ordered, first["of"]["patches"], len(left_out))
     with written_whole(output) as temporary, temporary.open("wb") as file:
         file.write(ordered[0][1].split(b"\n", 1)[0] + b"\n")
-        for _, content in ordered:
+        for _, content, _ in ordered:
             file.write(content.split(b"\n", 1)[1])
+    if left_out:
+        warnings.warn(
+            f"{len(left_out)} damaged pictures are left out of {output}: {', '.join(left_out)}.",
+            stacklevel=2,
+        )
     return patches
 
 
@@ -155,7 +171,8 @@ def _read_part(path):
         content = path.read_bytes()
         record = json.loads(record_path(path).read_text(encoding="utf-8"))
         number, count, patches = record["shard"], record["shards"], record["of"]["patches"]
-        if not (1 <= number <= count and patches > 0 and record["sha256"]):
+        is_list = isinstance(record.get("left_out", []), list)
+        if not (1 <= number <= count and patches > 0 and record["sha256"] and is_list):
             raise ValueError
     except OSError as error:
         raise InputError(
@@ -186,12 +203,12 @@ def _refuse_another(path, record, first_path, first):
             )
 
 
-def _refuse_doubled(ordered, patches):
-    """Refuse ids that occur twice, and another number of rows than of patches; return that."""
+def _refuse_doubled(ordered, patches, left_out):
+    """Refuse ids that occur twice, and another number of rows than of patches; return the rows."""
     ids = pd.concat(
         [
             pd.read_csv(path, usecols=["id"], dtype="str", keep_default_na=False).assign(path=path)
-            for path, _ in ordered
+            for path, _, _ in ordered
         ],
         ignore_index=True,
     )
@@ -203,7 +220,7 @@ def _refuse_doubled(ordered, patches):
             f"{name!r} is in {one} and again in {other}: check that no patch of the source occurs "
             "twice, and predict all shards anew."
         )
-    if len(ids) != patches:
+    if len(ids) + left_out != patches:
         raise InputError(
             f"the parts have {len(ids):,} rows together, of {patches:,} patches: predict all "
             "shards anew."

@@ -13,8 +13,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "has_tissue",
             "heat_map",
             "patch_around",
-            "read_region",
-            "rescaled",
             "strides_px",
             "tissue_mask",
         ]

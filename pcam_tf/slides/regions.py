@@ -6,12 +6,10 @@ around it. For PatchCamelyon a cell of 32 px is the labelled centre of that patc
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from pcam_tf.data import audit, image_files
+from pcam_tf.data import audit
 from pcam_tf.errors import InputError
 from pcam_tf.task import PCAM, Task
 
@@ -21,58 +19,6 @@ MOST_CELLS = 1800
 BATCH_SIZE = 32
 _DARK = 25  # grey level
 _BLOCK_PX = 8  # saturation is that of means over such blocks, since a lone pixel's is noise
-
-
-def read_region(path: str | Path, name: str | None = None) -> tuple[np.ndarray, float | None]:
-    """Read a picture of up to 50 megapixels.
-
-    Args:
-        path: a PNG, JPEG or TIFF file; of a TIFF with several pages, the first.
-        name: what to call it in messages; its path if left out.
-
-    Returns:
-        uint8 (height, width, 3) RGB, and the microns per pixel that it states, if it does.
-
-    Raises:
-        InputError: it cannot be read; see `image_files.opened`.
-    """
-    with image_files.opened(path, name) as picture:
-        mpp = image_files.microns_per_pixel(picture)
-        return np.asarray(image_files.as_rgb(picture)), mpp
-
-
-def rescaled(
-    region: np.ndarray, mpp: float, name: str = "the picture", task: Task = PCAM
-) -> np.ndarray:
-    """Return a region at a task's microns per pixel, antialiased, uint8.
-
-    Args:
-        region: uint8 (height, width, 3).
-        mpp: its microns per pixel.
-        name: what to call it in a message.
-        task: its scale, and the smallest region.
-
-    Raises:
-        InputError: an impossible scale, or a region that is then too small or too large.
-    """
-    low, high = image_files.PLAUSIBLE_MPP
-    if not low <= mpp <= high:
-        raise InputError(f"{mpp:g} microns per pixel: give a number from {low:g} to {high:g}.")
-    height, width = (max(round(side * mpp / task.mpp), 1) for side in region.shape[:2])
-    if min(height, width) < task.side_px:
-        raise InputError(
-            f"{name} is {width}×{height} px at {task.mpp} microns per pixel: at least "
-            f"{task.side_px}×{task.side_px} px are needed."
-        )
-    if height * width > image_files.LARGEST_PX:
-        raise InputError(
-            f"{name} would have {height * width / 1e6:.0f} megapixels at {task.mpp} microns per "
-            "pixel: check the number of microns per pixel."
-        )
-    if (height, width) == region.shape[:2]:
-        return region
-    picture = Image.fromarray(region).resize((width, height), Image.Resampling.LANCZOS)
-    return np.asarray(picture)
 
 
 def tissue_mask(region: np.ndarray, stride_px: int = STRIDE_PX) -> np.ndarray:

@@ -11,6 +11,7 @@ import tiny_training
 
 from pcam_tf import evaluation, prediction, slides
 from pcam_tf.app import findings, overlays, views, visit, visit_tables
+from pcam_tf.data import image_files
 from pcam_tf.errors import InputError
 from pcam_tf.evaluation import calibration, reports
 from pcam_tf.models import backbones, classifier, model_files
@@ -136,7 +137,9 @@ def test_cells_have_their_own_threshold_and_temperature(tmp_path, monkeypatch):
     reader = findings.Reader(None, Constant(), PCAM, "a model", 1.0, points, cell_temperature=0.9)
     region = np.random.default_rng(0).integers(0, 255, (128, 160, 3), dtype="uint8")
     state = visit.Visit(tmp_path)
-    visit.read_pictures(reader, state, [("one.png", region, PCAM.mpp)], several=False)
+    visit.read_pictures(
+        reader, state, [("one.png", image_files.at_scale(region, PCAM.mpp))], several=False
+    )
     table = pd.DataFrame({"probability": [0.45]})
     expected = calibration.apply_temperature(table, 0.9)["probability"][0]
     np.testing.assert_allclose(state.region.probabilities[..., 1], expected, rtol=1e-6)

@@ -10,6 +10,7 @@ import tiny_training
 import toy_task
 
 from pcam_tf.app import findings, overlays, page, views, visit, visit_tables
+from pcam_tf.data import image_files
 from pcam_tf.errors import InputError
 from pcam_tf.models import backbones, classifier
 
@@ -29,7 +30,8 @@ def reader(tmp_path_factory):
 def read(reader, folder, pixels):
     """Return the visit after a picture was read, the setting and its operating point."""
     state, (setting, point) = visit.Visit(folder), next(iter(reader.points.items()))
-    visit.read_pictures(reader, state, [("one.png", pixels, toy_task.TASK.mpp)], several=False)
+    picture = image_files.at_scale(pixels, toy_task.TASK.mpp, toy_task.TASK)
+    visit.read_pictures(reader, state, [("one.png", picture)], several=False)
     visit_tables.add_to_log(reader, state, point, setting)
     return state, setting, point
 

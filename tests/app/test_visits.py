@@ -7,6 +7,7 @@ from PIL import Image
 
 from pcam_tf import slides, synthetic
 from pcam_tf.app import findings, overlays, views, visit, visit_tables
+from pcam_tf.data import image_files
 from pcam_tf.errors import InputError
 from pcam_tf.task import PCAM
 
@@ -42,8 +43,9 @@ def filled(colour):
 def read(reader, folder, *pictures, mpp=PCAM.mpp):
     """Return the visit after pictures (name, pixels) were read and logged."""
     state = visit.Visit(folder)
-    pictures = [(name, pixels, None) for name, pixels in pictures]
-    visit.read_pictures(reader, state, pictures, several=len(pictures) > 1, mpp=mpp)
+    mpp = visit.entered_mpp(mpp)
+    pictures = [(name, image_files.at_scale(pixels, mpp)) for name, pixels in pictures]
+    visit.read_pictures(reader, state, pictures, several=len(pictures) > 1)
     visit_tables.add_to_log(reader, state, POINT, SETTING)
     return state
 

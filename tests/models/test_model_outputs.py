@@ -7,6 +7,7 @@ import pytest
 
 from pcam_tf import evaluation, explain, prediction, slides
 from pcam_tf.app import findings, visit
+from pcam_tf.data import image_files
 from pcam_tf.errors import InputError
 from pcam_tf.explain import checks
 from pcam_tf.models import classifier, engines, model_files, outputs
@@ -113,7 +114,10 @@ USERS = {
     "the page, eight views": lambda path: findings.probabilities(reader_of(path), PATCHES),
     "the page, one view": lambda path: findings.probabilities_one_view(reader_of(path), PATCHES),
     "a region on the page": lambda path: visit.read_pictures(
-        reader_of(path), visit.Visit(path.parent), [("a", TISSUE, PCAM.mpp)], several=False
+        reader_of(path),
+        visit.Visit(path.parent),
+        [("a", image_files.at_scale(TISSUE, PCAM.mpp))],
+        several=False,
     ),
     "robustness": lambda path: robustness.probabilities_under_shift(
         {"model": classifier.load(path)}, PATCHES

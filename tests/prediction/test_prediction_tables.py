@@ -8,6 +8,7 @@ from PIL import Image
 from pcam_tf import data, prediction
 from pcam_tf.errors import InputError
 from pcam_tf.models import backbones, classifier
+from pcam_tf.prediction import tables
 
 NOISE = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype="uint8")
 
@@ -101,7 +102,7 @@ def bad_pictures(folder):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["small.png"], "is 96×95 px: a patch has 96×96"),
+        (["small.png"], "is 96×95 px at 0.972 microns per pixel: at least 96×96"),
         (["deep.png"], "8-bit RGB"),
         (["text.png"], "not a picture"),
         (["cut.png"], "not a picture"),
@@ -116,6 +117,43 @@ def test_bad_pictures_are_refused_in_one_line(model, tmp_path, names, message):
     with pytest.raises(InputError, match=message) as error:
         prediction.predict_images(model, [tmp_path / name for name in names])
     assert "\n" not in str(error.value)
+
+
+def folder_of_all_sorts(folder):
+    """Make a folder with two pictures, a damaged one, and what macOS and people leave in one."""
+    Image.fromarray(NOISE).save(folder / "a.png")
+    Image.fromarray(255 - NOISE).save(folder / "b.tif")
+    (folder / "cut.png").write_bytes((folder / "a.png").read_bytes()[:5000])
+    (folder / "._a.png").write_bytes(b"\0\5\x16\7")
+    (folder / "folder.tif").mkdir()
+    Image.fromarray(NOISE).save(folder / "folder.tif" / "c.png")
+    (folder / "dead.png").symlink_to(folder / "gone.png")
+    (folder / "0.png").symlink_to(folder / "a.png")
+    (folder / "notes.txt").write_text("")
+
+
+def test_a_damaged_picture_does_not_take_the_others_with_it(model, tmp_path, recwarn):
+    folder_of_all_sorts(tmp_path)
+    left_out = {}
+    table = prediction.predict_images(
+        model, [tmp_path, tmp_path / "a.png", tmp_path / "." / "b.tif"], left_out=left_out
+    )
+    assert list(table["id"]) == ["a.png", "b.tif"]
+    assert list(left_out) == ["cut.png"]
+    told = " ".join(str(each.message) for each in recwarn)
+    assert "1 hidden, 1 dead links or no ordinary files, 1 subfolders" in told
+    assert "given twice" in told and "damaged or cut short" in told
+    with pytest.raises(InputError, match=r"cut\.png .*damaged"):
+        prediction.predict_images(model, [tmp_path])
+
+
+def test_headers_of_all_files_are_checked_before_any_work(model, tmp_path, monkeypatch):
+    bad_pictures(tmp_path)
+    monkeypatch.setattr(tables, "predict", lambda *_, **__: pytest.fail("predicted"))
+    names = ("whole.png", "small.png", "deep.png", "text.png")
+    with pytest.raises(InputError, match="3 pictures cannot be read") as error:
+        prediction.predict_images(model, [tmp_path / name for name in names], left_out={})
+    assert all(name in str(error.value) for name in names[1:])
 
 
 def test_a_table_is_written_whole_and_keeps_seven_digits(tmp_path):
