@@ -21,8 +21,9 @@ INSTALLED := .venv/installed-$(INTERPRETER)
 reproduce: $(INSTALLED)
 	@PCAM_TF_DATA_DIR= $(VENV) -m pcam_tf reproduce --preset smoke
 
-# The notebooks take one process about as long as all other tests take the other: begin with them.
-PYTEST := -m pytest -n 2 --dist loadfile --durations=15 --cov --cov-report=term tests/test_notebooks.py tests
+# The longest files first, so that neither process waits for the other at the end.
+LONGEST := tests/test_notebooks.py tests/training/test_phases.py tests/test_benchmarks.py
+PYTEST := -m pytest -n 2 --dist loadfile --durations=15 --cov --cov-report=term $(LONGEST) tests
 test: $(INSTALLED)
 	@$(VENV) -m ruff check . && $(VENV) -m ruff format --check .
 	@$(VENV) $(PYTEST) -m "not slow"

@@ -37,7 +37,9 @@ def main(words: list[str] | None = None) -> int:
     smoke = arguments.size == "smoke"
     if smoke:
         small_network.register()
-    builder = data.open_source(None if smoke else data.chosen_dir(arguments.data_dir))
+    builder = (
+        small_network.source() if smoke else data.open_source(data.chosen_dir(arguments.data_dir))
+    )
     input_pipeline.check(builder)
     content = {
         "size": arguments.size,

@@ -78,8 +78,14 @@ def measured(words):
     return seconds, int(peak) / (1024 * 1024 if sys.platform == "darwin" else 1024)
 
 
-def stages(patches, backbone):
-    """Return command -> (seconds, MiB) for a number of training patches."""
+def stages(patches, backbone, epochs=(0, 1)):
+    """Return command -> (seconds, MiB) for a number of training patches.
+
+    Args:
+        patches: how many.
+        backbone: of what is trained.
+        epochs: of the unfrozen phase, one training for each number.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_hdf5(folder, patches)
@@ -88,7 +94,7 @@ def stages(patches, backbone):
         found = {
             "prepare": measured([*command, "prepare", "--from-hdf5", name, "--data-dir", prepared])
         }
-        for unfrozen in (0, 1) if patches <= MOST_UNFROZEN else (0,):
+        for unfrozen in epochs if patches <= MOST_UNFROZEN else (0,):
             words = [prepared, str(folder / f"run-{unfrozen}"), backbone, str(unfrozen)]
             found[f"train, 1 frozen epoch, {unfrozen} unfrozen"] = measured(
                 [sys.executable, "-c", _TRAIN, *words]
@@ -117,7 +123,8 @@ def rows(size):
     counts = COUNTS[size]
     by_count = {}
     for count in counts:
-        by_count[count] = stages(count, small_network.backbone(size))
+        epochs = (1,) if size == "smoke" else (0, 1)
+        by_count[count] = stages(count, small_network.backbone(size), epochs)
         print(f"{count:,} patches: {by_count[count]}", flush=True)
     found = []
     for stage in by_count[counts[0]]:

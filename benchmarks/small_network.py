@@ -1,7 +1,8 @@
-"""A small backbone for tests of the benchmarks; its measurements mean nothing."""
+"""A small backbone and few patches for tests of the benchmarks; measurements mean nothing."""
 
 import keras
 
+from pcam_tf import data, synthetic
 from pcam_tf.models import backbones
 
 NAME = "Small"
@@ -24,4 +25,11 @@ def register() -> None:
     """Add it to the backbones of this process."""
     backbones.BACKBONES[NAME] = backbones.Backbone(
         network=_network, rescaling={"scale": 1 / 128, "offset": -1.0}
+    )
+
+
+def source():
+    """Return a prepared source of few synthetic patches, made on first use."""
+    return synthetic.builder(
+        data.SYNTHETIC_DIR, synthetic.config_of(seed=0, train=512, validation=64, test=64)
     )

@@ -169,26 +169,31 @@ WAYS = {
 
 
 def main(words: list[str] | None = None) -> int:
-    """Train in one way, in a process of its own, and print the seconds."""
+    """Train in some ways, in a process of their own, and print the seconds, a line a way."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("way", choices=WAYS)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("size", choices=SIZES)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data-dir")
     arguments = parser.parse_args(words)
     if arguments.size == "smoke":
         small_network.register()
-    builder = data.open_source(arguments.data_dir)
+        builder = small_network.source()
+    else:
+        builder = data.open_source(arguments.data_dir)
     found = SIZES[arguments.size]
-    seconds = WAYS[arguments.way](
-        builder,
-        found["split"],
-        data.read_patches(builder, found["validation"]),
-        found["target"],
-        found["start"],
-        arguments.seed,
-    )
-    print(seconds)
+    seconds = [
+        WAYS[way](
+            builder,
+            found["split"],
+            data.read_patches(builder, found["validation"]),
+            found["target"],
+            found["start"],
+            arguments.seed,
+        )
+        for way in arguments.ways
+    ]
+    print(*seconds, sep="\n")
     return 0
 
 
@@ -198,18 +203,22 @@ def rows(builder, size):
     # What holds the builder's name/version.
     where = ["--data-dir", str(Path(builder.data_dir).parents[1])] if size == "full" else []
 
-    def seconds(way, seed):
-        command = [sys.executable, "-m", "benchmarks.training_speed", way, size, *where]
+    def seconds(ways, seed):
+        command = [sys.executable, "-m", "benchmarks.training_speed", size, *where]
         answer = subprocess.run(
-            [*command, "--seed", str(seed)], stdout=subprocess.PIPE, text=True, check=True
-        ).stdout
+            [*command, "--seed", str(seed), "--ways", *ways],
+            stdout=subprocess.PIPE, text=True, check=True,
+        ).stdout  # fmt: skip
         print(answer[-400:], flush=True)
-        return float(answer.splitlines()[-1])
+        return map(float, answer.splitlines()[-len(ways) :])
 
+    # What is timed has a process to itself; at smoke, where times mean nothing, all share one.
+    together = [list(WAYS)] if size == "smoke" else [[way] for way in WAYS]
     found = {way: [] for way in WAYS}
     for seed in seeds:
-        for way in WAYS:
-            found[way].append(seconds(way, seed))
+        for ways in together:
+            for way, each in zip(ways, seconds(ways, seed), strict=True):
+                found[way].append(each)
     return [
         row(
             f"training to validation AUC {target:.2f}; baseline: {way}",

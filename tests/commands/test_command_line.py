@@ -93,7 +93,9 @@ def test_quiet_leaves_results_and_errors(prepared, model_file, tmp_path, capfd):
     assert run(*words, "--output", output, "--quiet") == 0
     quiet = capfd.readouterr()
     assert (quiet.out, quiet.err) == (loud.out, "")
-    refused(run("--quiet", "predict", "--model", "missing.keras"), capfd, "there is no model")
+    # With a data directory: without one, synthetic patches would be drawn first.
+    words = ["--quiet", "predict", "--data-dir", prepared, "--model", "missing.keras"]
+    refused(run(*words), capfd, "there is no model")
 
 
 def test_a_completion_script_is_printed(monkeypatch):

@@ -90,19 +90,22 @@ def test_four_shards_at_once_are_the_undivided_table_byte_for_byte(
     words = ["predict", "--model", str(model), "--data-dir", str(prepared), "--output"]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent.parent)}
     files = [str(tmp_path / f"part-{number}.csv") for number in range(1, 5)]
+    # Two other processes beside this one: each takes seconds to start.
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", PROGRAM, *words, file, "--shard", f"{number}/4"],
             env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
-        for number, file in enumerate(files, 1)
+        for number, file in enumerate(files[:2], 1)
     ]  # fmt: skip
     try:
+        for number in (3, 4):
+            assert command_line.main([*words, files[number - 1], "--shard", f"{number}/4"]) == 0
         outputs = [process.communicate(timeout=240)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
-    assert [process.returncode for process in processes] == [0] * 4, outputs
+    assert [process.returncode for process in processes] == [0] * 2, outputs
     assert command_line.main([*words, str(tmp_path / "undivided.csv")]) == 0
     whole = tmp_path / "whole.csv"
     predicted(["--merge", *files[::-1], "--output", whole])
