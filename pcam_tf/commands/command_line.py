@@ -13,7 +13,16 @@ import typer
 from typer.core import TyperCommand
 
 from pcam_tf import files
-from pcam_tf.commands import app, data, evaluation, notebooks, prediction, studies, training
+from pcam_tf.commands import (
+    app,
+    data,
+    evaluation,
+    notebooks,
+    prediction,
+    studies,
+    subtypes,
+    training,
+)
 from pcam_tf.errors import InputError
 
 NAME = "pcam_tf"
@@ -31,6 +40,7 @@ COMMANDS = (
     studies.robustness,
     studies.novelty,
     studies.protocols,
+    subtypes.subtypes,
     app.app,
     notebooks.reproduce,
 )

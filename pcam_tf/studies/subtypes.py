@@ -1,0 +1,281 @@
+"""Tumour subtypes by patient: folds that share no case, frozen features, tables of all folds.
+
+A fold is predicted by a classifier that has seen none of its cases. The strength of the
+regularisation is chosen within the training folds, by folds that share no case either. A random
+split of the fields ("by image") is predicted in the same way, to show how much it flatters.
+"""
+
+import functools
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import sklearn.linear_model
+import sklearn.metrics
+import sklearn.model_selection
+import sklearn.pipeline
+import sklearn.preprocessing
+
+from pcam_tf import data
+from pcam_tf.data import breakhis
+from pcam_tf.errors import InputError, unknown
+from pcam_tf.files import write_json, written_whole
+from pcam_tf.models import classifier, field_models
+from pcam_tf.studies import field_features
+from pcam_tf.task import BREAKHIS, BREAKHIS_5, BREAKHIS_MALIGNANT, Task
+from pcam_tf.user_tables import read_csv_as_text
+
+TASKS = {each.name: each for each in (BREAKHIS, BREAKHIS_5, BREAKHIS_MALIGNANT)}
+# As many folds as the rarest class has cases for: two of eight classes have two.
+FOLDS = {BREAKHIS.name: 2, BREAKHIS_5.name: 3, BREAKHIS_MALIGNANT.name: 5}
+SEEDS = (0, 1, 2)
+SPLITS = {"case": "by case", "image": "random (leaky)"}
+INNER_FOLDS = 3
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
+STAIN_STRENGTH, STAIN_VIEWS = 0.35, 1
+
+Fields = Sequence[np.ndarray]
+
+
+def task_of(name: str) -> Task:
+    """Return a task of BreakHis by its name.
+
+    Raises:
+        InputError: there is none; the message suggests the nearest.
+    """
+    if name not in TASKS:
+        raise unknown("task", name, TASKS)
+    return TASKS[name]
+
+
+def folds(table: pd.DataFrame, count: int, seed: int, by: str = "case") -> np.ndarray:
+    """Return the fold of each field, int64 (n,), with about the same classes in each.
+
+    Args:
+        table: columns `label` and `group`.
+        count: number of folds.
+        seed: of the shuffle.
+        by: "case": a group lies in one fold. "image": fields are drawn one by one, which leaks.
+
+    Raises:
+        InputError: a class has fewer groups (or fields) than there are folds.
+    """
+    units = table["group"] if by == "case" else table.index.to_series()
+    fewest = units.groupby(table["label"]).nunique().min()
+    if fewest < count:
+        raise InputError(f"a class has {fewest} {by}s, fewer than the {count} folds.")
+    splitter = sklearn.model_selection.StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    fold = np.empty(len(table), "int64")
+    parts = splitter.split(np.zeros(len(table)), table["label"], units)
+    for number, (_, rows) in enumerate(parts):
+        fold[rows] = number
+    return fold
+
+
+def given_folds(table: pd.DataFrame, path: str | Path) -> np.ndarray:
+    """Return the fold of each field from a CSV with `patient` and `fold`, such as official folds.
+
+    Raises:
+        InputError: a patient is missing, or twice in the file.
+    """
+    given = read_csv_as_text(path, ("patient", "fold"))
+    if not {"patient", "fold"} <= set(given) or given["patient"].duplicated().any():
+        raise InputError(f"{path} needs the columns patient and fold, each patient once.")
+    fold = table["patient"].map(given.set_index("patient")["fold"])
+    if fold.isna().any():
+        raise InputError(f"{path} lacks the patient {table['patient'][fold.isna()].iloc[0]!r}.")
+    return fold.astype("category").cat.codes.to_numpy("int64")
+
+
+def cut_cases(table: pd.DataFrame, fold: np.ndarray) -> list[str]:
+    """Return the cases whose fields lie in more than one fold."""
+    spread = pd.Series(fold).groupby(table["group"].to_numpy()).nunique()
+    return sorted(spread.index[spread > 1])
+
+
+def methods() -> dict[str, Callable[[Fields], list[np.ndarray]]]:
+    """Return the frozen methods: name -> features of fields, of one view or of several.
+
+    A function returns arrays (fields, features); the first is of the fields as they are, the
+    others are of fields with jittered stain, for training alone.
+    """
+
+    def network(fields, *, shipped, layers=field_models.LAST, views=0):
+        source = classifier.load() if shipped else None
+        extractor = field_models.field_extractor(source, layers=layers)
+        seen = [fields] + [
+            field_features.stain_jittered(fields, STAIN_STRENGTH, seed) for seed in range(views)
+        ]
+        return [field_features.whole_fields(extractor, each) for each in seen]
+
+    blocks = {"layers": field_models.ALL_BLOCKS}
+    return {
+        "colour and texture": lambda fields: [
+            np.stack([field_features.plain_features(field) for field in fields])
+        ],
+        "ImageNet": functools.partial(network, shipped=False),
+        "ImageNet, all blocks": functools.partial(network, shipped=False, **blocks),
+        "ImageNet, all blocks, stain augmentation": functools.partial(
+            network, shipped=False, views=STAIN_VIEWS, **blocks
+        ),
+        "PCam model": functools.partial(network, shipped=True),
+        "PCam model, all blocks": functools.partial(network, shipped=True, **blocks),
+        "PCam model, all blocks, stain augmentation": functools.partial(
+            network, shipped=True, views=STAIN_VIEWS, **blocks
+        ),
+    }
+
+
+def _model(strength):
+    return sklearn.pipeline.make_pipeline(
+        sklearn.preprocessing.StandardScaler(),
+        sklearn.linear_model.LogisticRegression(
+            C=strength, class_weight="balanced", max_iter=200, tol=1e-3
+        ),
+    )
+
+
+def fold_probabilities(
+    views: Sequence[np.ndarray], labels: np.ndarray, units: np.ndarray, fold: np.ndarray, seed: int
+) -> tuple[np.ndarray, list[float]]:
+    """Return the probabilities of each field by the classifier of its fold, and the strengths.
+
+    Args:
+        views: arrays (n, features), the first of the fields as they are; all train.
+        labels: (n,) indices of classes.
+        units: (n,) what the inner folds may not cut: cases, or the fields themselves.
+        fold: (n,).
+        seed: of the inner folds.
+
+    Returns:
+        float64 (n, classes), and the chosen strength of each fold.
+    """
+    probabilities = np.zeros((len(labels), labels.max() + 1))
+    chosen = []
+    for number in np.unique(fold):
+        train, held_out = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+        strength = _chosen_strength(views, labels, units, train, seed)
+        model = _fitted(views, labels, train, strength)
+        probabilities[np.ix_(held_out, model[-1].classes_)] = model.predict_proba(
+            views[0][held_out]
+        )
+        chosen.append(strength)
+    return probabilities, chosen
+
+
+def _fitted(views, labels, rows, strength):
+    features = np.concatenate([view[rows] for view in views])
+    return _model(strength).fit(features, np.tile(labels[rows], len(views)))
+
+
+def _chosen_strength(views, labels, units, train, seed):
+    """Return the strength with the least cross-entropy, classes alike, on inner folds."""
+    count = min(INNER_FOLDS, pd.Series(units[train]).groupby(labels[train]).nunique().min())
+    if count < 2:  # no second case of a class to choose by
+        return STRENGTHS[len(STRENGTHS) // 2]
+    splitter = sklearn.model_selection.StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    weights = len(train) / np.bincount(labels[train])[labels[train]]
+    losses = np.zeros(len(STRENGTHS))
+    for fitted, judged in splitter.split(train, labels[train], units[train]):
+        for index, strength in enumerate(STRENGTHS):
+            model = _fitted(views, labels, train[fitted], strength)
+            losses[index] += sklearn.metrics.log_loss(
+                labels[train[judged]],
+                model.predict_proba(views[0][train[judged]]),
+                labels=model[-1].classes_,
+                sample_weight=weights[judged],
+            )
+    return STRENGTHS[int(losses.argmin())]
+
+
+def predictions(
+    table: pd.DataFrame, probabilities: np.ndarray, fold: np.ndarray, described: Task
+) -> pd.DataFrame:
+    """Return the predictions table of all folds, with `group`, `magnification` and `fold`."""
+    columns = described.probability_columns
+    values = probabilities[:, 1:] if described.is_binary else probabilities
+    return pd.concat(
+        [
+            table[["id", "label"]],
+            pd.DataFrame(values, columns=columns),
+            table[["group", "magnification"]].assign(fold=fold),
+        ],
+        axis=1,
+    )
+
+
+def study(
+    described: Task,
+    fields: Fields,
+    table: pd.DataFrame,
+    run_dir: str | Path,
+    *,
+    names: Sequence[str],
+    seeds: Sequence[int] = SEEDS,
+    count: int | None = None,
+    folds_file: str | Path | None = None,
+) -> dict[tuple[str, str, int], pd.DataFrame]:
+    """Predict all folds by all methods, by case and at random; what is there is only read.
+
+    Writes `predictions-<method>-<case or image>-<seed>.csv` and `study.json` into `run_dir`.
+
+    Returns:
+        (method, "case" or "image", seed) -> predictions table of all fields.
+
+    Raises:
+        InputError: `run_dir` holds a study of another kind, or see `folds`.
+    """
+    run_dir = Path(run_dir)
+    count = count or FOLDS.get(described.name, INNER_FOLDS)
+    official = str(folds_file) if folds_file else None
+    kind = {"task": described.to_json(), "fields": len(table)}
+    _check_same_study(run_dir, kind | {"folds": count, "given_folds": official})
+    known = methods()
+    found = {}
+    for name in names:
+        if name not in known:
+            raise unknown("method", name, known)
+        views = None
+        for by in SPLITS:
+            for seed in [None] if official and by == "case" else seeds:
+                path = run_dir / f"predictions-{slug(name)}-{by}-{seed or 0}.csv"
+                if not path.is_file():
+                    views = known[name](fields) if views is None else views
+                    fold = (
+                        given_folds(table, official)
+                        if seed is None
+                        else folds(table, count, seed, by)
+                    )
+                    units = (table["group"] if by == "case" else table["id"]).to_numpy()
+                    labels = table["label"].to_numpy()
+                    values, _ = fold_probabilities(views, labels, units, fold, seed or 0)
+                    with written_whole(path) as temporary:
+                        predictions(table, values, fold, described).to_csv(
+                            temporary, index=False, float_format="%.6f"
+                        )
+                found[name, by, seed or 0] = read(path)
+    return found
+
+
+def slug(name: str) -> str:
+    """Return the name of a method as a part of a file name."""
+    return name.lower().replace(",", "").replace(" ", "-")
+
+
+def read(path: str | Path) -> pd.DataFrame:
+    """Return a predictions table of the study."""
+    return pd.read_csv(path, dtype={"id": "str", "group": "str"})
+
+
+def _check_same_study(run_dir, content):
+    path = run_dir / "study.json"
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != content:
+        raise InputError(f"{run_dir} holds another study: delete it or name another.")
+    write_json(path, content)
+
+
+def load(data_dir: str | Path, described: Task) -> tuple[Fields, pd.DataFrame]:
+    """Return the fields of a data directory and their table, see `breakhis.read_fields`."""
+    return breakhis.read_fields(data.open_source(data_dir), described)

@@ -1,0 +1,77 @@
+"""Folds that share no case, and a tiny study of drawn subtypes."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pcam_tf.data import breakhis
+from pcam_tf.errors import InputError
+from pcam_tf.evaluation import predictions_table
+from pcam_tf.studies import field_features, subtype_tables, subtypes
+from pcam_tf.synthetic import subtypes as drawn
+
+
+def table_of(cases=6, fields=4, classes=3):
+    rows = [
+        {"id": f"{label}-{case}-{field}", "label": label, "group": f"{label}-{case}",
+         "patient": f"{label}-{case}AB", "magnification": 100}
+        for label in range(classes) for case in range(cases) for field in range(fields)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_folds_share_no_case_and_hold_every_class(seed):
+    table = table_of()
+    fold = subtypes.folds(table, 3, seed)
+    assert subtypes.cut_cases(table, fold) == []
+    assert all(table["label"][fold == number].nunique() == 3 for number in range(3))
+    assert np.array_equal(fold, subtypes.folds(table, 3, seed))
+    assert subtypes.cut_cases(table, subtypes.folds(table, 3, seed, by="image"))
+    with pytest.raises(InputError, match="a class has 6 cases, fewer than the 7 folds"):
+        subtypes.folds(table, 7, seed)
+
+
+def test_folds_of_others_are_read_by_patient(tmp_path):
+    table = table_of(cases=2)
+    given = table[["patient"]].drop_duplicates().assign(fold=[1, 2] * 3)
+    given.to_csv(tmp_path / "folds.csv", index=False)
+    fold = subtypes.given_folds(table, tmp_path / "folds.csv")
+    assert fold.tolist() == [0, 0, 0, 0, 1, 1, 1, 1] * 3
+    given.iloc[1:].to_csv(tmp_path / "folds.csv", index=False)
+    with pytest.raises(InputError, match="lacks the patient '0-0AB'"):
+        subtypes.given_folds(table, tmp_path / "folds.csv")
+
+
+@pytest.mark.parametrize(("height", "width", "expected"), [(128, 128, 1), (147, 224, 4)])
+def test_crops_cover_a_field(height, width, expected):
+    field = np.arange(height * width * 3).reshape(height, width, 3)
+    crops = field_features.crops(field, 128)
+    assert crops.shape == (expected, 128, 128, 3)
+    assert np.array_equal(crops[-1][-1, -1], field[-1, -1])
+    with pytest.raises(InputError, match="smaller than a crop of 300 px"):
+        field_features.crops(field, 300)
+
+
+def test_a_study_of_drawn_subtypes_resumes_and_tells_them_apart(tmp_path):
+    source = breakhis.write_fields(drawn.draw_fields(3, 2), tmp_path / "data", drawn.TASK)
+    fields, table = breakhis.read_fields(source)
+    names = ["colour and texture"]
+    found = subtypes.study(
+        drawn.TASK, fields, table, tmp_path / "run", names=names, seeds=(0,), count=3
+    )
+    again = subtypes.study(
+        drawn.TASK, [], table, tmp_path / "run", names=names, seeds=(0,), count=3
+    )
+    honest = found["colour and texture", "case", 0]
+    assert honest.equals(again["colour and texture", "case", 0])
+    assert {"group", "magnification", "fold"} <= set(honest)
+    predictions_table.check_predictions(honest, "the table")
+    assert (predictions_table.predicted_classes(honest) == honest["label"]).mean() > 0.5
+    (row,) = subtype_tables.gap_rows(found)
+    assert row["method"] == "colour and texture"
+    assert subtype_tables.summary_rows(found)[0]["top 2, cases"]
+    with pytest.raises(InputError, match="another study"):
+        subtypes.study(drawn.TASK, fields, table, tmp_path / "run", names=names, count=2)
+    with pytest.raises(InputError, match="unknown method"):
+        subtypes.study(drawn.TASK, fields, table, tmp_path / "run", names=["colour"], count=3)
