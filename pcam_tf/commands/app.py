@@ -1,11 +1,13 @@
 """The command that serves the web page."""
 
+import importlib.util
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pcam_tf.commands import options
+from pcam_tf.errors import missing_extra
 
 
 def app(
@@ -34,6 +36,8 @@ def app(
     from pcam_tf.files import check_outputs
 
     # Before the model is loaded, which takes a while.
+    if importlib.util.find_spec("gradio") is None:
+        raise missing_extra("gradio", "app")
     user_and_password = serve.login(auth, host)
     password = [auth.partition(":")[2]] if auth else []
     check_outputs([reviews], [*options.input_files(models=[model]), *password])

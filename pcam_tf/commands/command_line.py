@@ -210,6 +210,9 @@ def _messages(level: int) -> Iterator[None]:
     log = logging.getLogger(NAME)
     handler = logging.StreamHandler(stderr)
     before = log.level, log.propagate
+    for library in ("tensorflow", "absl"):
+        # Their warnings, such as of functions that are traced again, are not about the input.
+        logging.getLogger(library).setLevel(logging.ERROR)
     log.addHandler(handler)
     log.setLevel(level)
     log.propagate = False  # absl adds a handler to the root, which would repeat each message

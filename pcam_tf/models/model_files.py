@@ -30,7 +30,9 @@ def model_file(model: str | Path) -> Path:
     """
     path = Path(model)
     if path.is_dir():
-        path = path / "model.keras"
+        folder, path = path, path / "model.keras"
+        if (folder / "history.csv").is_file() and not path.exists():
+            raise lost(folder, path.name)
     if not path.is_file():
         raise InputError(
             f"there is no model at {path}: give a .keras file or the folder of a finished run."
@@ -49,6 +51,14 @@ def is_frozen_only(run_dir: str | Path) -> bool:
         return content.get("recipe", {}).get("unfrozen_epochs") == 0
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(f"{recipe} is not a recipe ({first_line(error)}).") from error
+
+
+def lost(folder: Path, name: str) -> InputError:
+    """Return the error for a run whose model `name` was written and is no longer there."""
+    return InputError(
+        f"the run in {folder} has lost its {name}: restore that file, or delete the folder and "
+        "train anew."
+    )
 
 
 def digest(model: str | Path) -> str:

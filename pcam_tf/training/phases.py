@@ -67,6 +67,7 @@ def train(
         )
     run = Run(recipe, source, Path(run_dir), training_split)
     runs.refuse_other(run)
+    runs.refuse_incomplete(run)
     if runs.is_finished(run.folder):
         runs.remove_leftovers(run)
         return classifier.load(run.folder)

@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 
 from pcam_tf import data, files, task
 from pcam_tf.errors import InputError
+from pcam_tf.models import model_files
 from pcam_tf.task import Task
 from pcam_tf.training import recipes
 from pcam_tf.training.recipes import Recipe
@@ -93,6 +94,22 @@ def finish(run: Run) -> None:
 def remove_leftovers(run: Run) -> None:
     """Remove what only an unfinished run needs, also what a process that was killed has left."""
     shutil.rmtree(run.work_dir, ignore_errors=True)
+
+
+def refuse_incomplete(run: Run) -> None:
+    """Refuse a folder from which a model was removed that an epoch of its history has written.
+
+    Raises:
+        InputError: `model.keras` or, after the frozen phase, `model-frozen.keras` is missing.
+    """
+    if not (run.folder / "history.csv").is_file():
+        return
+    names = ["model.keras"]
+    if "unfrozen" in set(history(run.folder).phase) and not run.recipe.teachers:
+        names.append("model-frozen.keras")
+    for name in names:
+        if not (run.folder / name).exists():
+            raise model_files.lost(run.folder, name)
 
 
 def is_finished(run_dir: str | Path) -> bool:

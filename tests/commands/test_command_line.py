@@ -1,3 +1,4 @@
+import logging
 import os
 import re
 import subprocess
@@ -8,6 +9,7 @@ import keras
 import pytest
 from command_runner import refused, run
 
+from pcam_tf.app import findings
 from pcam_tf.commands import command_line
 from pcam_tf.errors import InputError
 
@@ -96,6 +98,20 @@ def test_quiet_leaves_results_and_errors(prepared, model_file, tmp_path, capfd):
     # With a data directory: without one, synthetic patches would be drawn first.
     words = ["--quiet", "predict", "--data-dir", prepared, "--model", "missing.keras"]
     refused(run(*words), capfd, "there is no model")
+
+
+def test_the_page_without_gradio_is_refused_before_the_model_is_loaded(monkeypatch, capfd):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.setattr(findings, "load_reader", lambda *_: pytest.fail("loaded"))
+    refused(run("app"), capfd, "gradio is not installed: run `pip install 'pcam_tf[app]'`")
+
+
+@pytest.mark.parametrize("library", ["tensorflow", "absl"])
+def test_warnings_of_libraries_stay_out_of_the_terminal(library, capfd):
+    assert run("evaluate", "missing.csv") == 2
+    capfd.readouterr()
+    logging.getLogger(library).warning("5 out of the last 5 calls triggered retracing")
+    assert capfd.readouterr().err == ""
 
 
 def test_a_completion_script_is_printed(monkeypatch):

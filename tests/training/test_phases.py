@@ -264,6 +264,24 @@ def test_a_run_that_lacks_a_checkpoint_it_needs_says_so(run, tiny_source, tmp_pa
         training.train(tiny_training.RECIPE, tiny_source, run_dir)
 
 
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("name", ["model.keras", "model-frozen.keras"])
+def test_a_run_that_has_lost_a_model_says_so_and_stays_as_it_is(
+    run, tiny_source, tmp_path, finished, name
+):
+    run_dir = copy_at_its_end(run, tmp_path)
+    if finished:
+        shutil.copy(run / "finished.json", run_dir)
+    (run_dir / name).unlink()
+    before = sorted(path.name for path in run_dir.iterdir())
+    with pytest.raises(InputError, match=f"has lost its {name}: restore"):
+        training.train(tiny_training.RECIPE, tiny_source, run_dir)
+    if name == "model.keras":
+        with pytest.raises(InputError, match=f"has lost its {name}: restore"):
+            classifier.load(run_dir)
+    assert sorted(path.name for path in run_dir.iterdir()) == before
+
+
 def test_two_trainings_in_one_folder_are_refused(run, tiny_source, tmp_path, monkeypatch):
     run_dir = copy_at_its_end(run, tmp_path)
 
