@@ -88,14 +88,15 @@ class Handlers:
         self.uploads.setdefault(state.folder, set()).update(Path(file) for file in files)
         if len(files) > visit.MOST_PICTURES:
             raise InputError(f"{len(files)} pictures: give at most {visit.MOST_PICTURES} at once.")
-        mpp = visit.entered_mpp(mpp)
+        damaged = []
         used = visit.read_pictures(
             self.reader,
             state,
-            (_read_upload(file, self.reader.task, mpp) for file in files),
+            _readable(files, self.reader.task, visit.entered_mpp(mpp), damaged),
             several=len(files) > 1,
             progress=_progress_bar(progress),
         )
+        state.notes += [f"Left out: {reason}" for reason in damaged]
         return self._logged_values(state, setting) | {"mpp": used}
 
     def read_example(self, name, setting, state, request: gr.Request, progress=_PROGRESS):
@@ -232,6 +233,19 @@ class Handlers:
 
 def _progress_bar(progress):
     return lambda done, total: progress((done, total), desc="Reading", unit="places")
+
+
+def _readable(files, task, mpp, refused):
+    """Yield the uploads that can be read, and collect the reasons of others if any can be."""
+    for number, file in enumerate(files, 1):
+        try:
+            picture = _read_upload(file, task, mpp)
+        except InputError as error:
+            refused.append(str(error))
+            if len(refused) == number == len(files):
+                raise
+        else:
+            yield picture
 
 
 def _read_upload(path: str, task: Task, mpp: float | None) -> tuple[str, image_files.Picture]:

@@ -167,3 +167,15 @@ def test_a_scale_as_text_reads_as_the_number_does(reader, tissue, tmp_path):
     ]
     for patch in patches[1:]:
         np.testing.assert_array_equal(patch, patches[0])
+
+
+def test_doubts_about_a_scale_are_shown_and_the_file_is_not_called_silent(reader, tmp_path, tissue):
+    picture = image_files.at_scale(tissue, PCAM.mpp)
+    state = visit.Visit(tmp_path)
+    doubt = "its resolution states 352.8 microns per pixel (72 dots per inch): not used"
+    for doubts in ((), (doubt,)):
+        assumed = picture._replace(doubts=doubts, is_assumed=True)
+        visit.read_pictures(reader, state, [("one.png", assumed)], several=False)
+        told = " ".join(state.notes)
+        assert "0.972" in told and "Read again" in told
+        assert (doubt in told) == bool(doubts) != ("does not state" in told)

@@ -44,6 +44,21 @@ def test_predict_pictures(model_file, tmp_path, capsys):
     assert table["probability"].between(0, 1).all()
 
 
+def test_the_scale_of_pictures_may_be_given(model_file, prepared, tmp_path, capfd):
+    noise = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype="uint8")
+    large = Image.fromarray(noise).resize((384, 384), Image.Resampling.BICUBIC)
+    large.save(tmp_path / "stated.tif", resolution=25_400 / 0.243, resolution_unit=2)
+    large.save(tmp_path / "silent.png")
+    words = ["predict", "--model", model_file, "--output", tmp_path / "table.csv"]
+    assert run(*words, "--images", tmp_path / "stated.tif") == 0
+    stated = pd.read_csv(tmp_path / "table.csv")["probability"][0]
+    assert "rescaled from 0.243 to 0.972" in capfd.readouterr().err
+    assert run(*words, "--images", tmp_path / "silent.png", "--mpp", 0.243) == 0
+    assert pd.read_csv(tmp_path / "table.csv")["probability"][0] == stated
+    refused(run(*words, "--images", tmp_path / "silent.png", "--mpp", 0), capfd, "from 0.1 to 5")
+    refused(run(*words, "--data-dir", prepared, "--mpp", 0.5), capfd, "--images")
+
+
 def test_test_time_augmentation_does_not_depend_on_which_way_is_up(model_file, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype="uint8")
     Image.fromarray(noise).save(tmp_path / "one.png")

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import keras
+import numpy as np
 import pandas as pd
 import pytest
 import tiny_training
@@ -127,6 +128,46 @@ def test_shards_of_pictures_are_the_undivided_table_too(model, tiny_source, tmp_
     undivided = (tmp_path / "undivided.csv").read_bytes()
     assert (tmp_path / "whole.csv").read_bytes() == undivided
     assert len(undivided.splitlines()) == 46
+
+
+def test_shards_of_pictures_are_told_apart_by_content(tmp_path):
+    path = tmp_path / "one.png"
+    digests = []
+    for colour in ("red", "blue"):
+        Image.new("RGB", (96, 96), colour).save(path)
+        digests.append(shards.of_pictures([path], (1, 1))[1]["pictures"])
+    assert digests[0] != digests[1]
+    (tmp_path / "copy").mkdir()
+    copy = tmp_path / "copy" / "one.png"
+    copy.write_bytes(path.read_bytes())
+    assert shards.of_pictures([copy], (1, 1))[1]["pictures"] == digests[1]
+
+
+@pytest.mark.filterwarnings("default:left out")
+def test_damaged_pictures_are_left_out_of_a_shard_and_accounted_for(model, tmp_path, capsys):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype="uint8")
+    for number in range(45):
+        Image.fromarray(np.roll(noise, number, axis=0)).save(folder / f"{number:02}.png")
+    cut = folder / "07.png"
+    cut.write_bytes(cut.read_bytes()[:5000])
+    words = ["predict", "--model", model, "--images", folder, "--no-test-time-augmentation"]
+    files = [tmp_path / "one.csv", tmp_path / "two.csv"]
+
+    def status(output, *more):
+        return command_line.main([str(word) for word in [*words, "--output", output, *more]])
+
+    assert status(files[0], "--shard", "1/2") == 2
+    assert "1 of 20 pictures are damaged and left out: 07.png" in capsys.readouterr().err
+    assert json.loads(shards.record_path(files[0]).read_text())["left_out"] == ["07.png"]
+    assert status(files[1], "--shard", "2/2") == 0
+    with pytest.warns(UserWarning, match=r"1 damaged pictures are left out .* 07\.png"):
+        assert shards.merge(files, tmp_path / "whole.csv") == 44
+    assert status(tmp_path / "undivided.csv") == 2
+    undivided = (tmp_path / "undivided.csv").read_bytes()
+    assert (tmp_path / "whole.csv").read_bytes() == undivided
+    assert len(undivided.splitlines()) == 45
 
 
 def test_a_shard_says_what_it_is_of(model, tiny_source):
