@@ -13,17 +13,9 @@ import numpy as np
 from keras import ops
 
 from pcam_tf import stain
+from pcam_tf.stain import layer
 from pcam_tf.training import jpeg
 from pcam_tf.training.recipes import Recipe
-
-
-def _kernel(function):
-    """Return a function that XLA compiles with TensorFlow; JAX compiles whole steps anyway."""
-    if keras.config.backend() != "tensorflow":
-        return function
-    import tensorflow as tf
-
-    return tf.function(function, jit_compile=True, autograph=False)
 
 
 class _RandomLayer(keras.layers.Layer):
@@ -49,7 +41,7 @@ class RandomD4(_RandomLayer):
     Needs square patches.
     """
 
-    @_kernel
+    @layer.compiled
     def _augmented(self, patches):
         coins = self._uniform((3, ops.shape(patches)[0], 1, 1, 1), 0.0, 1.0) < 0.5
         patches = ops.where(coins[0], ops.flip(patches, 1), patches)
@@ -73,7 +65,7 @@ class RandomStain(_RandomLayer):
         self.mixing = stain.MIXING.astype("float32")
         self.unmixing = np.linalg.inv(self.mixing)
 
-    @_kernel
+    @layer.compiled
     def _augmented(self, patches):
         batch = ops.shape(patches)[0]
         gain = self._uniform((batch, 1, 1, 3), 1 - self.strength, 1 + self.strength)
@@ -115,7 +107,7 @@ class RandomAffine(_RandomLayer):
             patches = _transposed(_sampled_rows(patches, source))
         return patches
 
-    @_kernel
+    @layer.compiled
     def _sources(self, patches):
         """Return the row and the column that each pixel comes from, float32 (batch, height, width),
         or where nothing is turned of each row and column, (batch, height) and (batch, width)."""
@@ -152,7 +144,7 @@ class RandomScanner(_RandomLayer):
         super().__init__(seed, **options)
         self.brightness, self.blur_px, self.jpeg_quality = brightness, blur_px, jpeg_quality
 
-    @_kernel
+    @layer.compiled
     def _augmented(self, patches):
         dtype, batch = patches.dtype, ops.shape(patches)[0]
         draws = self._uniform((5, batch), 0.0, 1.0)
@@ -187,7 +179,7 @@ def _mirrored(positions, side):
     return ops.minimum(positions, period - positions)
 
 
-@_kernel
+@layer.compiled
 def _sampled_rows(patches, y):
     """Return patches (b, h, w, c) with rows from `y` (b, h), bilinear."""
     batch, (height, width, channels) = ops.shape(patches)[0], patches.shape[1:]
@@ -200,12 +192,12 @@ def _sampled_rows(patches, y):
     return ops.reshape(upper + (lower - upper) * down, ops.shape(patches))
 
 
-@_kernel
+@layer.compiled
 def _transposed(patches):
     return ops.transpose(patches, (0, 2, 1, 3))
 
 
-@_kernel
+@layer.compiled
 def _sampled(patches, y, x):
     """Return patches (b, h, w, c) at positions `y` and `x` (b, h, w), bilinear.
 
