@@ -107,11 +107,10 @@ def report(predictions: pd.DataFrame) -> dict:
     statistics = statistics_by_rows(predictions)
     losses = calibration.log_losses(predictions)
     squares = calibration.brier_scores(predictions)
-    sampled, means = [], []
-    for rows in intervals.resampled_rows(predictions):
-        sampled.append(statistics(rows))
-        means.append((losses[rows].mean(), squares[rows].mean()))
-    sampled, means = np.array(sampled), np.array(means)
+    sampled = intervals.bootstrap(predictions, statistics)
+    means = intervals.bootstrap(
+        predictions, lambda rows: (losses[rows].mean(), squares[rows].mean())
+    )
     values = statistics(slice(None))
     metrics = _overall_metrics(predictions, values, sampled) | {
         "log_loss": intervals.metric(losses.mean(), intervals.percentile_interval(means[:, 0])),

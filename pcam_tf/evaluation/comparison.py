@@ -5,7 +5,7 @@ import pandas as pd
 from statsmodels.stats.contingency_tables import mcnemar
 
 from pcam_tf.errors import InputError
-from pcam_tf.evaluation import class_metrics, intervals, predictions_table
+from pcam_tf.evaluation import class_metrics, intervals, metrics, predictions_table
 
 # With fewer discordant patches the chi-squared approximation of McNemar's test is poor.
 EXACT_BELOW = 25
@@ -24,12 +24,16 @@ def compare(
         thresholds: of the first and the second model; only used with two classes.
 
     Returns:
-        A dictionary that JSON can hold. `patches`; `mcnemar`: patches that only the `first` and
-        only the `second` predicts right, and `p`; `bootstrap`: differences with paired percentile
-        intervals, resampled by group where there are groups. Two classes: also `thresholds` and
-        `auc` (`first`, `second`, `difference` with its paired DeLong interval, `p`), and the
-        bootstrap is of AUC, accuracy, sensitivity and specificity. More: also `classes` (their
-        names), and the bootstrap is of accuracy, balanced accuracy, macro F1 and macro AUC.
+        A dictionary that JSON can hold. `patches`; `groups`: how many, None where none are named;
+        `bootstrap`: differences with paired percentile intervals and `p`, resampled by group where
+        there are groups; `mcnemar`: patches that only the `first` and only the `second` predicts
+        right, and `p`, which takes patches as independent. Two classes: also `thresholds` and `auc`
+        (`first`, `second`, `difference`, `p`), and the bootstrap is of AUC, accuracy, sensitivity
+        and specificity. Without groups, `auc` is by DeLong's paired test. With groups it is by the
+        bootstrap, and `delong` holds the `difference` and `p` of that test, which takes patches as
+        independent. More classes: also `classes` (their names), and the bootstrap is of accuracy,
+        balanced accuracy, macro F1 and macro AUC. Fewer than `intervals.FEWEST_GROUPS` groups have
+        no intervals and no p by bootstrap.
 
     Raises:
         InputError: the tables hold different classes, patches or labels.
@@ -43,19 +47,27 @@ def compare(
             for table, threshold in zip((first, second), thresholds, strict=True)
         ]
     )
-    content = {"patches": len(labels)}
+    grouped = intervals.is_grouped(first)
+    content = {"patches": len(labels), "groups": first["group"].nunique() if grouped else None}
     test = _mcnemar(predicted == labels)
     if not predictions_table.is_binary(first):
         classes = list(predictions_table.classes_of(first))
         bootstrap = _bootstrap_of_more(first, second)
         return content | {"classes": classes, "mcnemar": test, "bootstrap": bootstrap}
     scores = np.stack([predictions_table.probabilities_of(table) for table in (first, second)])
-    return content | {
+    bootstrap = _bootstrap_of_two(first, scores, predicted == 1)
+    difference, p = intervals.auc_difference(labels, *scores)
+    aucs = {name: _auc(first, each) for name, each in zip(("first", "second"), scores, strict=True)}
+    delong = {"difference": difference, "p": p}
+    if grouped:
+        by_group = {"difference": bootstrap["auc"], "p": bootstrap["auc"]["p"]}
+    content |= {
         "thresholds": list(map(float, thresholds)),
-        "auc": _aucs(labels, scores),
+        "auc": aucs | (by_group if grouped else delong),
         "mcnemar": test,
-        "bootstrap": _bootstrap_of_two(first, scores, predicted == 1),
+        "bootstrap": bootstrap,
     }
+    return content | ({"delong": delong} if grouped else {})
 
 
 def _refuse_other_classes(first, second):
@@ -108,14 +120,9 @@ def _mcnemar(right):
     }
 
 
-def _aucs(labels, scores):
-    """Return both AUCs and the test of their difference."""
-    content = {}
-    for name, each in zip(("first", "second"), scores, strict=True):
-        value, *interval = intervals.auc_interval(labels, each)
-        content[name] = intervals.metric(value, interval)
-    difference, p = intervals.auc_difference(labels, *scores)
-    return content | {"difference": difference, "p": p}
+def _auc(table, scores):
+    """Return the AUC of other scores for the patches of a table."""
+    return metrics.auc_metric(table.assign(probability=scores))
 
 
 def _bootstrap_of_two(table, scores, called):
@@ -155,4 +162,5 @@ def _differences(values, sampled):
     for name, (one, other) in values.items():
         differences = sampled[name][:, 0] - sampled[name][:, 1]
         content[name] = intervals.metric(one - other, intervals.percentile_interval(differences))
+        content[name]["p"] = intervals.two_sided_p(differences)
     return content

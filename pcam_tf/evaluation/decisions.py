@@ -48,12 +48,15 @@ def decision_curve(predictions: pd.DataFrame, *, prevalence: float | None = None
 
     def benefit(rows):
         positive, negative = (np.sort(scores[rows][labels[rows] == label]) for label in (1, 0))
-        sensitivity = 1 - np.searchsorted(positive, THRESHOLDS) / max(len(positive), 1)
-        false_alarms = 1 - np.searchsorted(negative, THRESHOLDS) / max(len(negative), 1)
+        # A resample of groups may lack a class: then it has no sensitivity, or no specificity.
+        if not len(positive) or not len(negative):
+            return np.full(len(THRESHOLDS), np.nan)
+        sensitivity = 1 - np.searchsorted(positive, THRESHOLDS) / len(positive)
+        false_alarms = 1 - np.searchsorted(negative, THRESHOLDS) / len(negative)
         return prevalence * sensitivity - (1 - prevalence) * price * false_alarms
 
     sampled = intervals.bootstrap(predictions, benefit, RESAMPLES)
-    low, high = np.percentile(sampled, intervals.PERCENTILES, axis=0)
+    low, high = intervals.percentile_bands(sampled)
     return pd.DataFrame(
         {
             "threshold": THRESHOLDS,
@@ -109,7 +112,7 @@ def costs(
         predictions, lambda rows: [price[rows].mean() for price in prices]
     )
     for row, values in zip(table, sampled.T, strict=True):
-        row["low"], row["high"] = map(float, intervals.percentile_interval(values))
+        row["low"], row["high"] = intervals.percentile_interval(values)
     columns = ["miss_costs", "threshold", "missed", "false_alarms", "cost", "low", "high"]
     return pd.DataFrame(table, columns=[*columns, "cheapest"])
 

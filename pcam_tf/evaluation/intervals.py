@@ -7,12 +7,17 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
+import scipy.special
 import scipy.stats
 from statsmodels.stats.proportion import proportion_confint
 
 CONFIDENCE = 0.95
 PERCENTILES = (100 * (1 - CONFIDENCE) / 2, 100 * (1 + CONFIDENCE) / 2)
 RESAMPLES = 1000
+# Resampling fewer groups says nothing: two give a third of all resamples no variation at all.
+FEWEST_GROUPS = 3
+# Percentile intervals of fewer groups are too narrow.
+ENOUGH_GROUPS = 10
 
 
 def metric(value: float | None, interval: tuple = (None, None)) -> dict:
@@ -27,14 +32,20 @@ def metric(value: float | None, interval: tuple = (None, None)) -> dict:
 
 
 def is_grouped(predictions: pd.DataFrame) -> bool:
-    """Return whether groups can be resampled: one alone would give intervals of no width."""
-    return "group" in predictions and predictions["group"].nunique() > 1
+    """Return whether a table names the group, such as the slide, of each patch."""
+    return "group" in predictions
+
+
+def can_be_resampled(predictions: pd.DataFrame) -> bool:
+    """Return whether a table has no groups, or enough of them for an interval."""
+    return not is_grouped(predictions) or predictions["group"].nunique() >= FEWEST_GROUPS
 
 
 def resampled_rows(predictions: pd.DataFrame, count: int = RESAMPLES) -> Iterator[np.ndarray]:
     """Yield bootstrap samples of row numbers: of groups where there are any, else by class.
 
-    The samples are the same for the same table each time; only one is held at a time.
+    The samples are the same for the same table each time; only one is held at a time. There are
+    none of fewer than `FEWEST_GROUPS` groups.
 
     Args:
         predictions: a table with `label` and perhaps `group`.
@@ -44,6 +55,8 @@ def resampled_rows(predictions: pd.DataFrame, count: int = RESAMPLES) -> Iterato
         (n,) int64; resampled groups differ in size, so that n then varies.
     """
     generator = np.random.default_rng(0)
+    if not can_be_resampled(predictions):
+        return
     if is_grouped(predictions):
         groups = list(predictions.groupby("group").indices.values())
         for _ in range(count):
@@ -67,9 +80,26 @@ def bootstrap(
         count: the number of samples.
 
     Returns:
-        (count, *shape of the statistic).
+        (count, *shape of the statistic); NaN where there are too few groups, so that
+        `percentile_interval` gives none.
     """
+    if not can_be_resampled(predictions):
+        shape = np.shape(statistic(np.arange(len(predictions))))
+        return np.full((count, *shape), np.nan)
     return np.array([statistic(rows) for rows in resampled_rows(predictions, count)])
+
+
+def two_sided_p(differences: np.ndarray) -> float | None:
+    """Return the p-value of bootstrapped differences (count,): twice the smaller tail beyond 0.
+
+    It is at least 1 / count (A. C. Davison and D. V. Hinkley, Bootstrap Methods, 1997, ch. 4).
+    None if all differences are NaN.
+    """
+    differences = differences[~np.isnan(differences)]
+    if not len(differences):
+        return None
+    tail = min((differences <= 0).sum(), (differences >= 0).sum())
+    return float(min(1, 2 * (tail + 1) / (len(differences) + 1)))
 
 
 def percentile_interval(values: np.ndarray) -> tuple[float | None, float | None]:
@@ -79,7 +109,18 @@ def percentile_interval(values: np.ndarray) -> tuple[float | None, float | None]
     """
     if np.all(np.isnan(values)):
         return None, None
-    return tuple(np.nanpercentile(values, PERCENTILES))
+    return tuple(map(float, np.nanpercentile(values, PERCENTILES)))
+
+
+def percentile_bands(curves: np.ndarray) -> np.ndarray:
+    """Return pointwise percentile intervals (2, points) of bootstrapped curves (count, points).
+
+    Curves of NaN are left out; NaN everywhere if all are.
+    """
+    defined = curves[~np.isnan(curves).any(axis=1)]
+    if not len(defined):
+        return np.full((2, curves.shape[1]), np.nan)
+    return np.percentile(defined, PERCENTILES, axis=0)
 
 
 def wilson(hits: int, of: int) -> tuple[float, float]:
@@ -144,10 +185,13 @@ def placement_values(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray
 
 
 def auc_interval(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float, float]:
-    """Return the area under the ROC curve and its DeLong interval, clipped to 0..1.
+    """Return the area under the ROC curve and its interval, taking patches as independent.
 
-    A class with one patch has no variance that could be estimated: the interval is then 0..1.
-    The variance is that of E. R. DeLong et al., Biometrics 44 (1988).
+    The variance is that of E. R. DeLong et al., Biometrics 44 (1988). The interval is symmetric in
+    the logit of the AUC (M. S. Pepe, The Statistical Evaluation of Medical Tests, 2003, ch. 5):
+    near 1, one that is symmetric in the AUC is too narrow. Scores that separate the classes have no
+    variance; their interval is Clopper and Pearson's of as many right of as many independent pairs
+    as the smaller class has patches. If a class has one patch, the interval is 0..1.
 
     Args:
         labels: (n,) of 0 and 1, both present.
@@ -155,11 +199,17 @@ def auc_interval(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float, 
     """
     placements = placement_values(labels, scores)
     value = float(placements[0].mean())
-    if min(map(len, placements)) < 2:
+    pairs = min(map(len, placements))
+    if pairs < 2:
         return value, 0.0, 1.0
+    if value in (0, 1):
+        low, high = proportion_confint(pairs * value, pairs, alpha=1 - CONFIDENCE, method="beta")
+        return value, float(low), float(high)
     variance = sum(each.var(ddof=1) / len(each) for each in placements)
-    margin = scipy.stats.norm.ppf((1 + CONFIDENCE) / 2) * np.sqrt(variance)
-    return value, float(max(value - margin, 0)), float(min(value + margin, 1))
+    margin = scipy.stats.norm.ppf((1 + CONFIDENCE) / 2) * np.sqrt(variance) / (value * (1 - value))
+    centre = scipy.special.logit(value)
+    low, high = scipy.special.expit([centre - margin, centre + margin])
+    return value, float(low), float(high)
 
 
 def auc_difference(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[dict, float]:

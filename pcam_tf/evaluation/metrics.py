@@ -59,7 +59,7 @@ def refuse_more_classes(predictions: pd.DataFrame, what: str) -> None:
 def overall(predictions: pd.DataFrame) -> dict[str, dict]:
     """Return the metrics that need no threshold.
 
-    Intervals: AUC by DeLong, or by bootstrap where groups can be resampled; average precision by
+    Intervals: AUC by DeLong, or by bootstrap where there are groups; average precision by
     bootstrap; the others have none.
     """
     labels, scores = predictions["label"].to_numpy(), predictions["probability"].to_numpy()
@@ -171,6 +171,8 @@ def curves(predictions: pd.DataFrame, resamples: int = FEWER_RESAMPLES) -> dict[
 
     def curves_of(rows):
         truth, scored = labels[rows], scores[rows]
+        if len(np.unique(truth)) < 2:
+            return np.full((2, len(grid)), np.nan)
         rate, sensitivity, _ = sklearn.metrics.roc_curve(truth, scored)
         precision, recall, _ = sklearn.metrics.precision_recall_curve(truth, scored)
         return (
@@ -178,19 +180,15 @@ def curves(predictions: pd.DataFrame, resamples: int = FEWER_RESAMPLES) -> dict[
             np.interp(grid, recall[::-1], precision[::-1]),
         )
 
-    sampled = [
-        curves_of(rows)
-        for rows in intervals.resampled_rows(predictions, resamples)
-        if len(np.unique(labels[rows])) == 2
-    ]
-    low, high = np.percentile(sampled, intervals.PERCENTILES, axis=0)
+    sampled = intervals.bootstrap(predictions, curves_of, resamples)
+    bands = [intervals.percentile_bands(sampled[:, index]) for index in range(2)]
     names = {
         "roc": ("false_positive_rate", "sensitivity"),
         "precision_recall": ("recall", "precision"),
     }
     return {
-        name: pd.DataFrame({x: grid, y: values, "low": low[index], "high": high[index]})
-        for index, ((name, (x, y)), values) in enumerate(
-            zip(names.items(), curves_of(slice(None)), strict=True)
+        name: pd.DataFrame({x: grid, y: values, "low": low, "high": high})
+        for (name, (x, y)), values, (low, high) in zip(
+            names.items(), curves_of(slice(None)), bands, strict=True
         )
     }

@@ -1,6 +1,6 @@
 """Reports and comparisons as text for a terminal."""
 
-from pcam_tf.evaluation import reports, table_reports
+from pcam_tf.evaluation import intervals, reports, table_reports
 
 
 def format_report(content: dict, *, title: str) -> str:
@@ -102,30 +102,59 @@ def _label_fault_lines(content):
 def format_comparison(content: dict, *, names: tuple[str, str]) -> str:
     """Return the result of `comparison.compare` as text."""
     first, second = names
-    discordant = content["mcnemar"]
-    lines = [f"{content['patches']:,} patches; differences are {first} minus {second}", ""]
+    discordant, groups = content["mcnemar"], content["groups"]
+    lines = [f"{content['patches']:,} patches; differences are {first} minus {second}"]
+    if groups is not None:
+        lines.append(_groups_text(groups))
+    lines.append("")
+    test = "DeLong, paired" if groups is None else "bootstrap of groups, paired"
     if "auc" in content:
         auc = content["auc"]
         lines += [
             f"  AUC of {first}: {reports.metric_text(auc['first'])}",
             f"  AUC of {second}: {reports.metric_text(auc['second'])}",
-            f"  difference: {reports.metric_text(auc['difference'])}, "
-            f"p {_p_value(auc['p'])} (DeLong, paired)",
+            f"  difference: {reports.metric_text(auc['difference'])}{_p_text(auc['p'], test)}",
             "",
         ]
-    lines += [
-        f"  only {first} right: {discordant['only_first_right']:,} patches; "
-        f"only {second} right: {discordant['only_second_right']:,}; "
-        f"p {_p_value(discordant['p'])} (McNemar)",
-        "",
-        "paired bootstrap of the differences",
-    ]
     width = 14 if "auc" in content else 20
     lines += [
-        f"  {reports.metric_name(key):<{width}}{reports.metric_text(metric)}"
-        for key, metric in content["bootstrap"].items()
+        f"paired bootstrap of the differences{'' if groups is None else ', by group'}",
+        *(
+            f"  {reports.metric_name(key):<{width}}{reports.metric_text(metric)}"
+            f"{_p_text(metric['p'])}"
+            for key, metric in content["bootstrap"].items()
+        ),
+        "",
+        "tests that take patches as independent"
+        + ("" if groups is None else "; patches of one group are not: do not rely on these"),
     ]
+    if "delong" in content:
+        delong = content["delong"]
+        lines.append(
+            f"  difference of AUC: {reports.metric_text(delong['difference'])}"
+            f"{_p_text(delong['p'], 'DeLong, paired')}"
+        )
+    lines.append(
+        f"  only {first} right: {discordant['only_first_right']:,} patches; "
+        f"only {second} right: {discordant['only_second_right']:,}"
+        f"{_p_text(discordant['p'], 'McNemar')}"
+    )
     return "\n".join(lines)
+
+
+def _groups_text(groups):
+    text = f"of {groups:,} group{'s' if groups > 1 else ''}, which are resampled"
+    if groups < intervals.FEWEST_GROUPS:
+        return f"{text}; no intervals: at least {intervals.FEWEST_GROUPS} groups are needed"
+    if groups < intervals.ENOUGH_GROUPS:
+        return f"{text}; intervals of so few groups are too narrow"
+    return text
+
+
+def _p_text(p, test=""):
+    if p is None:
+        return ""
+    return f", p {_p_value(p)}{f' ({test})' if test else ''}"
 
 
 def _p_value(p):

@@ -10,7 +10,6 @@ from pcam_tf.errors import InputError, first_line
 from pcam_tf.evaluation import (
     calibration,
     class_metrics,
-    intervals,
     metrics,
     predictions_table,
     table_reports,
@@ -134,11 +133,10 @@ def report_of_model(model: str | Path) -> tuple[dict, str]:
 
 
 def _validation_auc(validation):
-    """Return the AUC with DeLong's interval, or the macro AUC of more than two classes."""
+    """Return the AUC, or the macro AUC of more than two classes, with its interval."""
     if not predictions_table.is_binary(validation):
         return class_metrics.macro_auc(validation)
-    value, *interval = intervals.auc_interval(validation["label"], validation["probability"])
-    return intervals.metric(value, interval)
+    return metrics.auc_metric(validation)
 
 
 def read_run_report(run_dir: str | Path) -> dict[str, dict]:
@@ -289,7 +287,8 @@ def cost_rows(content: dict) -> list[dict[str, str]]:
             "threshold": f"{each['threshold']:.3f}",
             "missed": f"{each['missed']:,}",
             "false alarms": f"{each['false_alarms']:,}",
-            "cost per 100 patches": f"{each['cost']:.1f} ({each['low']:.1f}–{each['high']:.1f})",
+            "cost per 100 patches": f"{each['cost']:.1f}"
+            + ("" if each["low"] is None else f" ({each['low']:.1f}–{each['high']:.1f})"),
             "without a model": f"{each['cheapest']:.1f}",
         }
         for each in content.get("costs", [])

@@ -69,6 +69,15 @@ def report(
 
 def _interval_text(predictions, group):
     if intervals.is_grouped(predictions):
+        count = predictions["group"].nunique()
+        name = group or "group"
+        if not intervals.can_be_resampled(predictions):
+            return (
+                f"none: the patches are of {count} {name}{'s' if count > 1 else ''}, "
+                f"and an interval needs at least {intervals.FEWEST_GROUPS}"
+            )
+        if count < intervals.ENOUGH_GROUPS:
+            return f"95 %; patches resampled by group; of {count} {name}s only: too narrow"
         return "95 %; patches resampled by group"
     reason = f", since patches come in {group}s" if group else " if several are of one patient"
     return f"95 %, taking patches as independent: too narrow{reason}"

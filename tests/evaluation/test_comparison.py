@@ -1,3 +1,4 @@
+import functools
 import json
 
 import numpy as np
@@ -9,7 +10,7 @@ import three_classes
 
 from pcam_tf import evaluation
 from pcam_tf.errors import InputError
-from pcam_tf.evaluation import comparison, report_text
+from pcam_tf.evaluation import comparison, intervals, report_text
 
 
 def tables(patches=300, seed=0, groups=0):
@@ -70,7 +71,8 @@ def test_a_model_does_not_differ_from_itself():
     found = comparison.compare(first, first.sample(frac=1, random_state=0))
     assert found["auc"]["difference"] == {"value": 0, "low": 0, "high": 0}
     assert found["auc"]["p"] == found["mcnemar"]["p"] == 1
-    assert all(each == {"value": 0, "low": 0, "high": 0} for each in found["bootstrap"].values())
+    no_difference = {"value": 0, "low": 0, "high": 0, "p": 1}
+    assert all(each == no_difference for each in found["bootstrap"].values())
 
 
 def test_the_bootstrap_agrees_with_delong():
@@ -159,7 +161,61 @@ def test_a_model_of_three_classes_does_not_differ_from_itself():
     table = three_classes.drawn(80).assign(group=[f"s{row % 9}" for row in range(80)])
     found = comparison.compare(table, table)
     assert found["mcnemar"]["p"] == 1
-    assert all(each == {"value": 0, "low": 0, "high": 0} for each in found["bootstrap"].values())
+    no_difference = {"value": 0, "low": 0, "high": 0, "p": 1}
+    assert all(each == no_difference for each in found["bootstrap"].values())
+
+
+def null_tables(seed, slides=12, patches=80):
+    """Return two models that are as good as each other, each with errors of its own by slide."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, 2, slides * patches)
+    slide = np.repeat(np.arange(slides), patches)
+    found = []
+    for _ in range(2):
+        of_slide = generator.normal(0, 1, (2, slides))[labels, slide]
+        scores = scipy.stats.norm.cdf(
+            2 * labels - 1 + of_slide + generator.normal(0, 1, len(slide))
+        )
+        columns = {"id": np.arange(len(slide)).astype(str), "label": labels, "probability": scores}
+        found.append(pd.DataFrame(columns | {"group": slide.astype(str)}))
+    return found
+
+
+def test_models_that_differ_by_chance_of_slides_are_not_told_apart_by_groups(monkeypatch):
+    """Tests that take patches as independent reject most of the time; 5 % would be right."""
+    fewer = functools.partial(intervals.bootstrap, count=200)
+    monkeypatch.setattr(intervals, "bootstrap", fewer)
+    rejected = {"groups": 0, "DeLong": 0}
+    for seed in range(30):
+        found = comparison.compare(*null_tables(seed))
+        rejected["groups"] += found["auc"]["p"] < 0.05
+        rejected["DeLong"] += found["delong"]["p"] < 0.05
+    assert rejected["groups"] <= 6 and rejected["DeLong"] >= 15, rejected
+
+
+def test_a_comparison_with_groups_leads_with_their_bootstrap():
+    found = comparison.compare(*null_tables(0))
+    assert found["groups"] == 12
+    assert found["auc"]["difference"] == found["bootstrap"]["auc"]
+    widths = [
+        each["high"] - each["low"]
+        for each in (found["auc"]["first"], found["delong"]["difference"])
+    ]
+    assert widths[0] > widths[1]
+    text = report_text.format_comparison(found, names=("a", "b"))
+    assert text.index("bootstrap of groups") < text.index("do not rely on these")
+    assert text.index("do not rely on these") < text.index("DeLong") < text.index("McNemar")
+    ungrouped = [table.drop(columns="group") for table in null_tables(0)]
+    text = report_text.format_comparison(comparison.compare(*ungrouped), names=("a", "b"))
+    assert "(DeLong, paired)" in text and "do not rely" not in text
+
+
+@pytest.mark.parametrize(("slides", "says"), [(2, "no intervals"), (5, "too narrow")])
+def test_a_comparison_of_few_groups_says_so(slides, says):
+    found = comparison.compare(*null_tables(0, slides=slides))
+    text = report_text.format_comparison(found, names=("a", "b"))
+    assert says in text and "None" not in text and "nan" not in text
+    assert (found["auc"]["p"] is None) == (slides < 3)
 
 
 def test_tables_of_other_classes_are_refused():

@@ -29,6 +29,13 @@ def test_net_benefit_is_hits_minus_false_alarms_at_the_exchange_rate():
     assert at.loc[0.2, "call_all"] == pytest.approx(0.5 - 0.5 * 0.25)
 
 
+def test_a_resample_without_tumour_does_not_count_as_one_where_all_is_found():
+    missed = table([1] * 4 + [0] * 44, [0.1] * 4 + [0.05] * 44)
+    missed["group"] = [str(row // 4) for row in range(48)]
+    at_half = decisions.decision_curve(missed).set_index("threshold").loc[0.5]
+    assert at_half["low"] == at_half["net_benefit"] == at_half["high"] == 0
+
+
 def test_net_benefit_falls_with_prevalence_and_lies_within_its_band(drawn):
     common, rare = (decisions.decision_curve(drawn, prevalence=p) for p in (0.5, 0.05))
     assert (rare["net_benefit"] <= common["net_benefit"] + 1e-12).all()

@@ -76,18 +76,22 @@ def test_auc_interval_is_that_of_all_pairs(digits, prevalence):
     labels = (generator.random(150) < prevalence).astype(int)
     scores = (generator.random(150) + 0.3 * labels).round(digits)
     auc, variance = delong_by_pairs(labels, scores)
-    margin = 1.959963984540054 * np.sqrt(variance)
-    assert evaluation.auc_interval(labels, scores) == pytest.approx(
-        (auc, max(auc - margin, 0), min(auc + margin, 1)), abs=1e-12
-    )
+    margin = 1.959963984540054 * np.sqrt(variance) / (auc * (1 - auc))
+    logit = np.log(auc / (1 - auc))
+    low, high = (1 / (1 + np.exp(-(logit + each))) for each in (-margin, margin))
+    assert evaluation.auc_interval(labels, scores) == pytest.approx((auc, low, high), abs=1e-12)
     assert auc == pytest.approx(sklearn.metrics.roc_auc_score(labels, scores), abs=1e-12)
 
 
 def test_auc_interval_of_perfect_and_of_useless_scores():
-    assert evaluation.auc_interval([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9]) == (1, 1, 1)
-    assert evaluation.auc_interval([1, 1, 0, 0], [0.1, 0.2, 0.8, 0.9]) == (0, 0, 0)
-    assert evaluation.auc_interval([1, 1, 0, 0], [0.5] * 4) == (0.5, 0.5, 0.5)
-    assert evaluation.auc_interval([0, 1, 0, 1, 1], [0.1, 0.9, 0.3, 0.2, 0.8])[2] == 1
+    # Clopper and Pearson's interval of two of two is from the square root of 0.025 to 1.
+    perfect = evaluation.auc_interval([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9])
+    assert perfect == pytest.approx((1, 0.025**0.5, 1))
+    useless = evaluation.auc_interval([1, 1, 0, 0], [0.1, 0.2, 0.8, 0.9])
+    assert useless == pytest.approx((0, 0, 1 - 0.025**0.5))
+    assert evaluation.auc_interval([1, 1, 0, 0], [0.5] * 4) == pytest.approx((0.5, 0.5, 0.5))
+    high = evaluation.auc_interval([0, 1, 0, 1, 1], [0.1, 0.9, 0.3, 0.2, 0.8])[2]
+    assert 0.95 < high < 1
 
 
 @pytest.mark.parametrize("labels", [[0, 0, 0, 1], [1, 1, 1, 0], [0, 1]])
@@ -95,16 +99,43 @@ def test_one_patch_of_a_class_gives_the_widest_interval(labels):
     assert evaluation.auc_interval(labels, np.linspace(0.1, 0.9, len(labels)))[1:] == (0, 1)
 
 
-def test_auc_interval_covers_the_true_auc():
+@pytest.mark.parametrize(("patches", "truth"), [(60, 0.76), (20, 0.98), (50, 0.98)])
+def test_auc_interval_covers_the_true_auc(patches, truth):
+    """Also near 1, where one that is symmetric in the AUC covers 0.74 to 0.84."""
     generator = np.random.default_rng(0)
-    labels = np.repeat([0, 1], 60)
-    truth = scipy.stats.norm.cdf(1 / np.sqrt(2))  # two normals, one standard deviation apart
+    labels = np.repeat([0, 1], patches)
+    distance = np.sqrt(2) * scipy.stats.norm.ppf(truth)  # of the means of two normals
     covered = 0
     for _ in range(600):
-        _, low, high = evaluation.auc_interval(labels, generator.normal(labels))
+        _, low, high = evaluation.auc_interval(labels, generator.normal(distance * labels))
         covered += low <= truth <= high
-    # 0.95 give or take three standard errors of 600 draws.
-    assert 0.923 < covered / 600 < 0.977
+    # 0.95 give or take three standard errors of 600 draws; few patches may be covered more often.
+    assert 0.923 < covered / 600 < 0.99
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_fewer_than_three_groups_have_no_interval(groups):
+    table = pd.DataFrame({"label": [0, 1] * 30, "group": [f"s{row % groups}" for row in range(60)]})
+    assert not list(intervals.resampled_rows(table))
+    sampled = intervals.bootstrap(table, lambda rows: [rows.mean(), 1], 5)
+    assert sampled.shape == (5, 2) and np.isnan(sampled).all()
+    assert intervals.percentile_interval(sampled[:, 0]) == (None, None)
+    assert intervals.two_sided_p(sampled[:, 0]) is None
+
+
+def test_resamples_of_a_million_rows_are_held_one_at_a_time():
+    table = pd.DataFrame({"label": np.arange(1_000_000) % 2})
+    samples = intervals.resampled_rows(table)
+    for _ in range(2):
+        assert len(next(samples)) == 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("differences", "p"),
+    [([1.0] * 999, 0.002), ([1.0, -1.0] * 500, 1), ([0.0] * 9, 1), ([1.0] * 97 + [-1.0] * 2, 0.06)],
+)
+def test_the_p_of_a_bootstrap_is_twice_its_smaller_tail(differences, p):
+    assert intervals.two_sided_p(np.array(differences)) == pytest.approx(p)
 
 
 def test_the_bootstrap_of_a_mean_is_that_of_scipy():

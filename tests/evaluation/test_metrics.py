@@ -11,6 +11,7 @@ import sklearn.metrics
 from statsmodels.stats.proportion import proportion_confint
 
 from pcam_tf import evaluation
+from pcam_tf.evaluation import decisions, report_text
 
 
 def table_of(labels, probabilities, **columns):
@@ -198,9 +199,31 @@ def test_groups_of_one_class_each():
         assert np.isfinite(curve.to_numpy()).all()
 
 
-def test_one_group_cannot_be_resampled():
+@pytest.mark.parametrize(
+    ("groups", "says"),
+    [
+        (1, "none: the patches are of 1 slide, and"),
+        (2, "none: the patches are of 2 slides, and"),
+        (3, "of 3 slides only: too narrow"),
+        (9, "of 9 slides only: too narrow"),
+        (10, "patches resampled by group"),
+    ],
+)
+def test_few_groups_are_named_and_fewer_have_no_intervals(groups, says):
     table = random_table(120)
-    assert evaluation.report(table.assign(group="slide_1")) == evaluation.report(table)
+    table = table.assign(group=[f"slide_{row % groups}" for row in range(len(table))])
+    report = evaluation.report(table, validation=table)
+    assert says in report["intervals"]
+    metric_of = [*report["metrics"].values(), report["operating_points"]["at_0.5"]["metrics"]["f1"]]
+    alone = {metric["value"]: metric["low"] for metric in metric_of}
+    assert (set(alone.values()) == {None}) == (groups < 3)
+    assert (report["costs"][0]["low"] is None) == (groups < 3)
+    text = report_text.format_report(report, title="table")
+    assert says in text and "None" not in text and "nan" not in text
+    bands = evaluation.curves(table)["roc"][["low", "high"]].to_numpy()
+    assert np.isnan(bands).all() == (groups < 3)
+    benefit = decisions.decision_curve(table)[["low", "high"]].to_numpy()
+    assert np.isnan(benefit).all() == (groups < 3)
 
 
 def test_calibration_error_is_the_mean_gap_weighted_by_patches():
