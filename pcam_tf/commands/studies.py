@@ -36,12 +36,12 @@ def robustness(
     models = {"model" if model else "shipped": classifier.load(model)}
     if baseline:
         models["baseline"] = classifier.load(baseline)
-    patches = data.read_patches(source, split)
-    predicted = robustness.probabilities_under_shift(models, patches["image"])
-    levels = robustness.auc_under_shift(patches["label"], predicted)
+    batches = data.arrays(data.batches(source, split, batch_size=256))
+    labels, predicted = robustness.probabilities_under_shift(models, batches)
+    levels = robustness.auc_under_shift(labels, predicted)
     with written_whole(output) as temporary:
         levels.to_csv(temporary, index=False, float_format="%.5f")
-    losses = robustness.losses(patches["label"], predicted)
+    losses = robustness.losses(labels, predicted)
     if figure:
         figures.save(study_plots.under_shift(levels), figure)
     table = reports.markdown_table(robustness.summary_rows(losses))

@@ -18,7 +18,7 @@ def show_patch(axes, patch, *, colour=None, task: Task = PCAM):
 
     The square that the label is about is drawn where the task has one and the patch its full side.
     """
-    axes.imshow(np.clip(patch, 0, 255).astype("uint8"), interpolation="nearest")
+    axes.imshow(np.clip(np.rint(patch), 0, 255).astype("uint8"), interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([])
     if task.centre_px is not None and patch.shape[0] == task.side_px:

@@ -1,7 +1,7 @@
 """How much a model loses when patches are stained, scanned or stored in another way."""
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import keras
 import numpy as np
@@ -38,11 +38,19 @@ def _recompressed(patch, quality):
 
 
 def _blur(patches, sigma_px):
-    return scipy.ndimage.gaussian_filter(patches, (0, sigma_px, sigma_px, 0), mode="mirror")
+    # In float: on uint8, each of the two passes would cut off the decimals and darken the patch.
+    levels = patches.astype("float32")
+    blurred = scipy.ndimage.gaussian_filter(levels, (0, sigma_px, sigma_px, 0), mode="mirror")
+    return grey_levels(blurred)
 
 
 def _brightness(patches, factor):
-    return np.clip(np.rint(patches * np.float32(factor)), 0, 255).astype("uint8")
+    return grey_levels(patches * np.float32(factor))
+
+
+def grey_levels(values: np.ndarray) -> np.ndarray:
+    """Return values rounded to the nearest of the grey levels 0..255, uint8 of the same shape."""
+    return np.clip(np.rint(values), 0, 255).astype("uint8")
 
 
 def _turned(patches, degrees):
@@ -62,7 +70,10 @@ def _resampled(patches, angle, factor):
     whole = np.eye(4)
     whole[1:3, 1:3] = matrix
     offset = np.concatenate([[0], centre - matrix @ centre, [0]])
-    return scipy.ndimage.affine_transform(patches, whole, offset, order=1, mode="mirror")
+    levels = patches.astype("float32")
+    return grey_levels(
+        scipy.ndimage.affine_transform(levels, whole, offset, order=1, mode="mirror")
+    )
 
 
 # Name -> what it does, and its levels; the level that changes nothing is in `UNCHANGED`.
@@ -82,7 +93,7 @@ def shifted(patches: np.ndarray, shift: str, level: float) -> np.ndarray:
     """Return patches under a shift of `SHIFTS`; at its unchanged level, the patches themselves.
 
     Args:
-        patches: (n, 96, 96, 3) uint8.
+        patches: (n, side, side, 3) uint8.
         shift: a key of `SHIFTS`.
         level: how much, in the unit of that shift.
     """
@@ -94,43 +105,62 @@ def shifted(patches: np.ndarray, shift: str, level: float) -> np.ndarray:
 
 def probabilities_under_shift(
     models: Mapping[str, keras.Model],
-    patches: np.ndarray,
+    batches: Iterable[Mapping[str, np.ndarray]],
     *,
     shifts: Mapping[str, tuple[float, ...]] | None = None,
-) -> dict[tuple[str, float], dict[str, np.ndarray]]:
+) -> tuple[np.ndarray, dict[tuple[str, float], dict[str, np.ndarray]]]:
     """Predict one view of patches under each shift by each model.
+
+    Patches are read once, batch by batch; only their probabilities are kept.
 
     Args:
         models: a name -> a classifier of patches.
-        patches: (n, 96, 96, 3) uint8.
+        batches: dictionaries of `image` (b, side, side, 3) uint8 and `label` (b,).
         shifts: a key of `SHIFTS` -> its levels; None for all.
 
     Returns:
-        (shift, level) -> name of the model -> probabilities (n,).
+        The labels (n,), and (shift, level) -> name of the model -> probabilities (n,).
+
+    Raises:
+        InputError: there are no patches.
     """
     levels = shifts or {shift: levels for shift, (_, levels) in SHIFTS.items()}
-    todo = [(shift, level) for shift in levels for level in levels[shift]]
-    unchanged, found = None, {}
-    with tqdm.tqdm(total=len(todo) * len(patches), desc="shifting", unit="patch") as bar:
-        for shift, level in todo:
-            same = level == UNCHANGED.get(shift, 1)
-            if not same or unchanged is None:
-                changed = shifted(patches, shift, level)
-                predicted = {name: _predicted(model, changed) for name, model in models.items()}
-                unchanged = predicted if same else unchanged
-            found[shift, level] = unchanged if same else predicted
-            bar.update(len(patches))
-    return found
+    keys = [(shift, level) for shift in levels for level in levels[shift]]
+    labels, parts = [], {key: {name: [] for name in models} for key in keys}
+    with tqdm.tqdm(desc=f"{len(keys)} shifts of each patch", unit="patch") as bar:
+        for batch in batches:
+            labels.append(np.asarray(batch["label"]))
+            for first in range(0, len(batch["image"]), prediction.BATCH_SIZE):
+                patches = batch["image"][first : first + prediction.BATCH_SIZE]
+                for key, by_model in _predicted(models, patches, keys).items():
+                    for name, scores in by_model.items():
+                        parts[key][name].append(scores)
+                bar.update(len(patches))
+    if not labels:
+        raise InputError("there are no patches to shift.")
+    joined = {
+        key: {name: np.concatenate(scores) for name, scores in by_model.items()}
+        for key, by_model in parts.items()
+    }
+    return np.concatenate(labels), joined
 
 
-def _predicted(model, patches):
-    step = prediction.BATCH_SIZE
-    return np.concatenate(
-        [
-            prediction.probabilities(model, patches[first : first + step])
-            for first in range(0, len(patches), step)
-        ]
-    )
+def _predicted(models, patches, keys):
+    """Return (shift, level) -> name of the model -> probabilities of one batch of patches."""
+    unchanged, predicted = None, {}
+    for shift, level in keys:
+        is_unchanged = level == UNCHANGED.get(shift, 1)
+        # The unchanged level is the same for all shifts: it is predicted once.
+        if is_unchanged and unchanged is not None:
+            predicted[shift, level] = unchanged
+            continue
+        changed = shifted(patches, shift, level)
+        predicted[shift, level] = {
+            name: prediction.probabilities(model, changed) for name, model in models.items()
+        }
+        if is_unchanged:
+            unchanged = predicted[shift, level]
+    return predicted
 
 
 def auc_under_shift(labels: np.ndarray, probabilities: Mapping) -> pd.DataFrame:

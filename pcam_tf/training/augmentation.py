@@ -26,7 +26,14 @@ class _RandomLayer(keras.layers.Layer):
         self.generator = keras.random.SeedGenerator(seed)
 
     def call(self, patches, training=False):
-        return self._augmented(patches) if training else patches
+        if not training:
+            return patches
+        dtype = keras.backend.standardize_dtype(patches.dtype)
+        if "int" not in dtype:
+            return self._augmented(patches)
+        # A cast to whole grey levels cuts off the decimals, which darkens patches.
+        augmented = self._augmented(ops.cast(patches, "float32"))
+        return ops.cast(ops.clip(ops.round(augmented), 0, 255), dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape

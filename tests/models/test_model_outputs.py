@@ -120,7 +120,7 @@ USERS = {
         several=False,
     ),
     "robustness": lambda path: robustness.probabilities_under_shift(
-        {"model": classifier.load(path)}, PATCHES
+        {"model": classifier.load(path)}, [{"image": PATCHES, "label": np.zeros(len(PATCHES))}]
     ),
     "export": engines.export,
     "a teacher": lambda path: distillation.with_teachers(build("sigmoid"), [str(path)], [], seed=0),

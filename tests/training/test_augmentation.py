@@ -271,3 +271,20 @@ def test_a_scanner_changes_exposure_focus_and_compression_of_some_patches(apply)
         views = apply(scanner(1, **options), originals)
         same = np.abs(views - originals).max(axis=(1, 2, 3)) < 1e-2
         assert 6 <= same.sum() <= 26, options
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_whole_grey_levels_are_rounded_not_cut_off(number):
+    patches = np.random.default_rng(0).integers(60, 200, (4, 32, 32, 3)).astype("uint8")
+
+    def augmented(values):
+        layers = [
+            augmentation.RandomStain(1, 0.1),
+            augmentation.RandomAffine(1, rotation_degrees=10, scaling=1.2, shift_px=2),
+            augmentation.RandomScanner(1, brightness=0.1, blur_px=2.0, jpeg_quality=100),
+        ]
+        return np.asarray(layers[number](values, training=True))
+
+    whole, exact = augmented(patches), augmented(patches.astype("float32"))
+    assert whole.dtype == np.uint8
+    assert whole.mean() == pytest.approx(exact.mean(), abs=0.1)
