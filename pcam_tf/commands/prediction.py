@@ -91,6 +91,7 @@ def predict(
         raise InputError("--mpp is about the pictures of --images: give both.")
     part = shards.parse(shard) if shard else None
     models = _models(model, average)
+    options.input_files(models=models)  # before patches are drawn, which takes seconds
     source = None if images else options.open_source(data_dir)
     files = pictures.picture_files(images) if images else []
     _check_output(output, part, models, files, source)

@@ -9,6 +9,7 @@ import keras
 import pytest
 from command_runner import refused, run
 
+from pcam_tf import data
 from pcam_tf.app import findings
 from pcam_tf.commands import command_line
 from pcam_tf.errors import InputError
@@ -86,7 +87,7 @@ def test_the_version_is_printed(capsys):
     assert re.fullmatch(r"pcam_tf \S+\n", capsys.readouterr().out)
 
 
-def test_quiet_leaves_results_and_errors(prepared, model_file, tmp_path, capfd):
+def test_quiet_leaves_results_and_errors(prepared, model_file, tmp_path, capfd, monkeypatch):
     output = tmp_path / "table.csv"
     words = ["predict", "--data-dir", prepared, "--split", "test[:8]", "--model", model_file]
     assert run(*words, "--output", output) == 0
@@ -95,9 +96,9 @@ def test_quiet_leaves_results_and_errors(prepared, model_file, tmp_path, capfd):
     assert run(*words, "--output", output, "--quiet") == 0
     quiet = capfd.readouterr()
     assert (quiet.out, quiet.err) == (loud.out, "")
-    # With a data directory: without one, synthetic patches would be drawn first.
-    words = ["--quiet", "predict", "--data-dir", prepared, "--model", "missing.keras"]
-    refused(run(*words), capfd, "there is no model")
+    # Named before the source is opened, which would draw patches.
+    monkeypatch.setattr(data, "open_source", lambda *_: pytest.fail("opened"))
+    refused(run("--quiet", "predict", "--model", "missing.keras"), capfd, "there is no model")
 
 
 def test_the_page_without_gradio_is_refused_before_the_model_is_loaded(monkeypatch, capfd):
