@@ -54,6 +54,15 @@ Shard = Annotated[
         "it is; `merge` joins the parts.",
     ),
 ]
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="NAME",
+        help="table, or kaggle: id,label with the probability as label, for Kaggle's "
+        "Histopathologic Cancer Detection.",
+    ),
+]
 MergedParts = Annotated[list[Path] | None, typer.Option("--merge", metavar="PART...", hidden=True)]
 TestTimeAugmentation = Annotated[
     bool,
@@ -74,10 +83,11 @@ def predict(
     average: Average = False,
     shard: Shard = None,
     merge_parts: MergedParts = None,
+    table_format: Format = "table",
     output: Output = Path("predictions.csv"),
     test_time_augmentation: TestTimeAugmentation = True,
 ) -> str:
-    """Write a predictions table: id, label, probability."""
+    """Write a predictions table: id, label, probability; and group, where slides are known."""
     from pcam_tf import prediction
     from pcam_tf.models import engines
     from pcam_tf.prediction import pictures, shards
@@ -87,6 +97,10 @@ def predict(
     if merge_parts:
         return merge(merge_parts, output)
     engines.check_name(engine)
+    if table_format not in ("table", "kaggle"):
+        raise InputError(f"--format {table_format} is unknown: choose table or kaggle.")
+    if shard and table_format != "table":
+        raise InputError("--format kaggle is of a whole table: give it without --shard.")
     if mpp is not None and not images:
         raise InputError("--mpp is about the pictures of --images: give both.")
     part = shards.parse(shard) if shard else None
@@ -110,7 +124,9 @@ def predict(
         described = described | _record(models, loaded) | views
         shards.write_part(table, output, part, described, left_out)
     else:
-        prediction.write(table, output)
+        prediction.write(
+            prediction.for_kaggle(table) if table_format == "kaggle" else table, output
+        )
     if left_out:
         raise InputError(
             f"{len(left_out)} of {len(left_out) + len(table)} pictures are damaged and left out: "

@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "tables": [
             "BATCH_SIZE",
             "average",
+            "for_kaggle",
             "predict",
             "predict_run",
             "predict_split",

@@ -153,6 +153,12 @@ def merge(paths: Sequence[str | Path], output: str | Path) -> int:
     ordered = [parts[number] for number in sorted(parts)]
     left_out = [name for _, _, names in ordered for name in names]
     patches = _refuse_doubled(ordered, first["of"]["patches"], len(left_out))
+    headers = {content.split(b"\n", 1)[0]: path for path, content, _ in ordered}
+    if len(headers) > 1:
+        raise InputError(
+            f"{' and '.join(map(str, headers.values()))} have different columns: predict both "
+            "from the same data directory."
+        )
     with written_whole(output) as temporary, temporary.open("wb") as file:
         file.write(ordered[0][1].split(b"\n", 1)[0] + b"\n")
         for _, content, _ in ordered:

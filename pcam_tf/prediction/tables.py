@@ -124,7 +124,8 @@ def predict_split(
 ) -> pd.DataFrame:
     """Return the predictions table of a split (or a slice such as "test[:100]") of a source.
 
-    With `rows`, only those rows of it.
+    With `rows`, only those rows of it. Where the source knows the slides of its patches, `group`
+    names them, and `hospital` the hospital if that is known too, see `data.with_groups`.
 
     Raises:
         InputError: there is no such split, a record of it is damaged, or the source is of another
@@ -134,12 +135,13 @@ def predict_split(
     from pcam_tf import data
 
     _refuse_another_task(engines.task_of(model), data.task_of(builder))
-    return predict(
+    table = predict(
         model,
         data.arrays(data.batches(builder, split, batch_size=BATCH_SIZE, rows=rows)),
         total=rows.stop - rows.start if rows else data.count(builder, split),
         test_time_augmentation=test_time_augmentation,
     )
+    return data.with_groups(table, builder)
 
 
 def _refuse_another_task(of_model, of_patches):
@@ -188,6 +190,20 @@ def predict_run(run_dir: str | Path, builder, *, test_time_augmentation: bool) -
                 if test_time_augmentation:
                     table = predict_split(model, builder, split)
                 write(table, run_dir / f"{name}-one-view-{split}.csv")
+
+
+def for_kaggle(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table as Kaggle's Histopathologic Cancer Detection takes it: `id`, `label`.
+
+    `label` is the probability of the second class, and the id of a picture has no file ending.
+
+    Raises:
+        InputError: the table is of more than two classes.
+    """
+    if "probability" not in table:
+        raise InputError("Kaggle's format is for two classes; the table has more: leave it out.")
+    names = table["id"].str.replace(r"\.(png|jpe?g|tiff?)$", "", case=False, regex=True)
+    return pd.DataFrame({"id": names, "label": table["probability"]})
 
 
 def write(table: pd.DataFrame, path: str | Path) -> None:

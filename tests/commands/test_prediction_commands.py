@@ -4,10 +4,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow_datasets as tfds
 from command_runner import refused, run
 from PIL import Image
 
+from pcam_tf import evaluation
 from pcam_tf.models import model_files
+from pcam_tf.prediction import tables
 
 
 def test_two_models_are_averaged(prepared, model_file, tmp_path, capsys):
@@ -31,6 +34,50 @@ def test_two_models_are_averaged(prepared, model_file, tmp_path, capsys):
         assert run(*words, "--output", tmp_path / "wrong.csv") == 2
         assert "--average takes several models" in capsys.readouterr().err
     assert not (tmp_path / "wrong.csv").exists()
+
+
+def test_slides_travel_from_the_source_to_the_report(
+    prepared, model_file, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(tables, "BATCH_SIZE", 32)
+    copied = tmp_path / "data"
+    shutil.copytree(prepared, copied)
+    rows = [{"id": f"test_{row}", "group": f"00{row % 12}"} for row in range(64)]
+    version_dir = copied / "patch_camelyon" / "2.0.0"
+    pd.DataFrame(rows).to_csv(version_dir / "groups.csv", index=False)
+    words = ["predict", "--data-dir", copied, "--model", model_file, "--no-test-time-augmentation"]
+    assert run(*words, "--output", tmp_path / "whole.csv") == 0
+    table = evaluation.read_predictions(tmp_path / "whole.csv")
+    assert list(table) == ["id", "label", "probability", "group"]
+    given = {row["id"]: row["group"] for row in rows}
+    assert (table["group"] == table["id"].map(given)).all()
+    for part in (1, 2):
+        assert run(*words, "--shard", f"{part}/2", "--output", tmp_path / f"{part}.csv") == 0
+    merged = tmp_path / "merged.csv"
+    assert run("merge", tmp_path / "1.csv", tmp_path / "2.csv", "--output", merged) == 0
+    assert merged.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert run("evaluate", merged) == 0
+    assert "patches resampled by group" in capsys.readouterr().out
+    # Other splits know no slides, and plain TFDS reads the directory as before.
+    assert run(*words, "--split", "validation[:4]", "--output", tmp_path / "v.csv") == 0
+    assert list(pd.read_csv(tmp_path / "v.csv")) == ["id", "label", "probability"]
+    assert len(tfds.load("patch_camelyon", split="test", data_dir=copied)) == 64
+
+
+def test_kaggle_takes_the_probability_as_label(prepared, model_file, tmp_path, capfd):
+    noise = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype="uint8")
+    Image.fromarray(noise).save(tmp_path / "0b2e.tif")
+    words = ["predict", "--model", model_file, "--images", tmp_path / "0b2e.tif"]
+    assert run(*words, "--output", tmp_path / "table.csv") == 0
+    kaggle = ["--format", "kaggle", "--output", tmp_path / "kaggle.csv"]
+    assert run(*words, *kaggle) == 0
+    table, submission = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("table", "kaggle"))
+    assert list(submission) == ["id", "label"] and list(submission["id"]) == ["0b2e"]
+    assert list(submission["label"]) == list(table["probability"])
+    capfd.readouterr()
+    refused(run(*words, "--format", "csv"), capfd, "choose table or kaggle")
+    whole = ["predict", "--data-dir", prepared, "--shard", "1/2", "--model", model_file]
+    refused(run(*whole, *kaggle), capfd, "without --shard")
 
 
 def test_predict_pictures(model_file, tmp_path, capsys):
