@@ -56,7 +56,9 @@ def learning_rate(
 def optimizer(recipe: Recipe, peak: float, steps: int) -> keras.optimizers.Optimizer:
     """Return AdamW with `learning_rate` and the running average of the weights.
 
-    Biases and the scales of BatchNormalization are not decayed.
+    Biases and the scales of BatchNormalization are not decayed. Under mixed precision the loss is
+    scaled: gradients below 6e-8 would be 0 in float16. Keras does that itself only for models that
+    are of that policy as a whole.
     """
     chosen = keras.optimizers.AdamW(
         learning_rate(recipe, peak, steps),
@@ -65,4 +67,4 @@ def optimizer(recipe: Recipe, peak: float, steps: int) -> keras.optimizers.Optim
         ema_momentum=recipe.averaging,
     )
     chosen.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
-    return chosen
+    return keras.optimizers.LossScaleOptimizer(chosen) if recipe.mixed_precision else chosen

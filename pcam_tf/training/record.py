@@ -113,7 +113,16 @@ class Record(keras.callbacks.Callback):
         devices.set_seeds(self.model.variables, self.run.recipe.seed, epoch)
 
     def on_epoch_end(self, epoch, logs=None):
-        """Validate, keep the best model, write a checkpoint, then the row of the history."""
+        """Validate, keep the best model, write a checkpoint, then the row of the history.
+
+        Raises:
+            InputError: the loss is no longer a number; the epoch leaves nothing behind.
+        """
+        if not np.isfinite(logs["loss"]):
+            raise InputError(
+                f"the training diverged in {self.phase} epoch {epoch + 1} (loss {logs['loss']:g}): "
+                "train into another folder with a lower learning rate."
+            )
         self.averager.on_test_begin()
         name = f"the model of {self.phase} epoch {epoch + 1}"
         probabilities = outputs.checked(self.validate(), len(self.labels), self.run.task, name)

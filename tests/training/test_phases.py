@@ -298,7 +298,7 @@ def test_two_trainings_in_one_folder_are_refused(run, tiny_source, tmp_path, mon
 
 def test_a_training_that_diverges_says_so(tiny_source, tmp_path):
     recipe = dataclasses.replace(tiny_training.RECIPE, frozen_learning_rate=float("nan"))
-    with pytest.raises(InputError, match="the model of frozen epoch 1 returns nan"):
+    with pytest.raises(InputError, match="diverged in frozen epoch 1 .loss nan.: train into"):
         training.train(recipe, tiny_source, tmp_path)
     assert not (tmp_path / "model.keras").exists()
 
@@ -384,6 +384,22 @@ def test_mixed_precision_saves_a_float32_model(tiny_source, tmp_path):
     )
     model = training.train(recipe, tiny_source, tmp_path)
     assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
+
+
+def test_mixed_precision_scales_the_loss_of_what_is_trained(tiny_source, tmp_path):
+    recipe = dataclasses.replace(tiny_training.RECIPE, mixed_precision=True)
+    model = build(recipe, PCAM)
+    trained = phases._augmented(phases.Run(recipe, tiny_source, tmp_path, "train"), model)
+    phases._compile(trained, phases.Run(recipe, tiny_source, tmp_path, "train"), 1e-3, 4)
+    assert isinstance(trained.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert isinstance(trained.optimizer.inner_optimizer, keras.optimizers.AdamW)
+    patches = np.random.default_rng(0).uniform(0, 255, (8, *PCAM.shape)).astype("float32")
+    trained.optimizer.build(trained.trainable_variables)
+    before = [weights.copy() for weights in trained.get_weights()]
+    loss = trained.train_on_batch(patches, np.arange(8) % 2)
+    assert np.isfinite(loss)
+    assert trained.optimizer.inner_optimizer.iterations == 1
+    assert any((a != b).any() for a, b in zip(before, trained.get_weights(), strict=True))
 
 
 def test_the_learning_rate_warms_up_and_falls():
