@@ -6,9 +6,10 @@ tissue is: another organ, stained and scanned alike, passes. And a notice is no 
 among ordinary patches the model errs no more often where they are unusual.
 """
 
+import collections
 import functools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import scipy.special
 import scipy.stats
 import sklearn.mixture
 import sklearn.preprocessing
+import tqdm
 from statsmodels.stats.proportion import proportion_confint
 
 from pcam_tf import stain, synthetic
@@ -51,13 +53,20 @@ PER_COMPONENT = 100  # training patches at least, for a cloud's 152 numbers
 ORDINARY = 0.99  # of the validation patches that choose the threshold
 CHUNK = 256  # patches measured at once, some 200 MB
 JPEG_PX = 8  # the side of JPEG's blocks
+# Of `robustness.SHIFTS`, and how strongly patches are changed to see whether they are noticed.
+SHIFTS = {
+    "blur, sigma px": (1, 2, 4),
+    "brightness": (0.5, 0.75, 1.5),
+    "JPEG quality": (30, 5),
+    "scale": (0.5, 2),
+}
 
 
 def measures(patches: np.ndarray) -> pd.DataFrame:
     """Measure patches, without any model; 3 ms a patch among many, 9 ms alone.
 
     Args:
-        patches: (n, 96, 96, 3) uint8.
+        patches: (n, side, side, 3) uint8.
 
     Returns:
         A row a patch, float64, the columns of `MEASURES`. The first nine are mean, logarithm of
@@ -69,13 +78,15 @@ def measures(patches: np.ndarray) -> pd.DataFrame:
         logarithm of the steps between blocks of 8 px over those inside, where that is largest.
 
     Raises:
-        InputError: the patches are not uint8 (n, 96, 96, 3).
+        InputError: the patches are not uint8 (n, side, side, 3), sides of 16 px or more.
     """
     patches = np.asarray(patches)
-    side = PCAM.side_px
-    if patches.dtype != np.uint8 or patches.shape[1:] != (side, side, 3):
+    shape = patches.shape
+    is_square = len(shape) == 4 and shape[1] == shape[2] >= 2 * JPEG_PX and shape[3] == 3
+    if patches.dtype != np.uint8 or not is_square:
         raise InputError(
-            f"novelty is measured on uint8 (n, 96, 96, 3), not on {patches.dtype} {patches.shape}."
+            "novelty is measured on uint8 (n, side, side, 3), sides of 16 px or more, not on "
+            f"{patches.dtype} {shape}."
         )
     chunks = [_measures(patches[row : row + CHUNK]) for row in range(0, len(patches), CHUNK)]
     return pd.concat(chunks or [_measures(patches)], ignore_index=True)
@@ -85,14 +96,14 @@ def _measures(patches):
     colour = stain.optical_density(patches).astype("float32")
     dyes = np.moveaxis(colour @ np.linalg.inv(stain.MIXING).astype("float32"), -1, 0)
     means = dyes.mean(axis=(2, 3))
-    centred = (dyes - means[:, :, None, None]).reshape(3, len(patches), PCAM.side_px**2)
+    centred = (dyes - means[:, :, None, None]).reshape(3, len(patches), patches.shape[1] ** 2)
     covariance = np.einsum("inp,jnp->ijn", centred, centred) / centred.shape[-1]
     # What is added in roots and logarithms keeps pictures of one colour finite.
     deviation = np.sqrt(np.maximum(covariance[range(3), range(3)], 0))
     correlation = covariance / (deviation[:, None] * deviation[None] + 1e-3)
     density = colour.mean(axis=-1)
     fine, coarse = _edges(density, 0.7) + 1e-3, _edges(density, 2.0) + 1e-3
-    flat = density.reshape(len(patches), PCAM.side_px**2)
+    flat = density.reshape(len(patches), patches.shape[1] ** 2)
     hue = (colour[..., 0] - colour[..., 2]).reshape(flat.shape)
     blank = (audit.saturation(patches) < audit.BLANK_SATURATION).mean(axis=(1, 2))
     slopes = np.diff(patches.astype("float32").mean(axis=-1), axis=2)
@@ -132,6 +143,19 @@ def _blocks(patches):
     return np.mean(found, axis=0)
 
 
+def _measures_like(patches, reference):
+    """Return the measures of patches that are as large as those of the reference."""
+    # The first references name no side: they are of PatchCamelyon.
+    side_px = reference.get("side_px", PCAM.side_px)
+    patches = np.asarray(patches)
+    if patches.shape[1:3] != (side_px, side_px):
+        raise InputError(
+            f"the reference is of uint8 (n, {side_px}, {side_px}, 3), not of {patches.dtype} "
+            f"{patches.shape}: learn one of your own patches (`novelty --fit`)."
+        )
+    return measures(patches)
+
+
 def score(patches: np.ndarray, reference: Mapping | None = None) -> np.ndarray:
     """Return how surprising patches are after the training patches, float64 (n,).
 
@@ -140,15 +164,15 @@ def score(patches: np.ndarray, reference: Mapping | None = None) -> np.ndarray:
     would be too wide: between two stains of the training data it would call anything ordinary.
 
     Args:
-        patches: (n, 96, 96, 3) uint8.
+        patches: (n, side, side, 3) uint8.
         reference: what `fit` returned; None for the shipped one. Compare to its `threshold`,
             `THRESHOLD` for the shipped one.
 
     Raises:
-        InputError: the patches are not uint8 (n, 96, 96, 3).
+        InputError: the patches are not uint8 or not of the side of the reference.
     """
     reference = shipped() if reference is None else reference
-    return _surprise(_scaled(measures(patches), reference), reference)
+    return _surprise(_scaled(_measures_like(patches, reference), reference), reference)
 
 
 def _scaled(table, reference):
@@ -192,10 +216,15 @@ def furthest(patches: np.ndarray, reference: Mapping | None = None) -> list[str]
     together, and what is unusual may be how, so the words are a hint at the reason, no finding.
 
     Raises:
-        InputError: the patches are not uint8 (n, 96, 96, 3).
+        InputError: the patches are not uint8 or not of the side of the reference.
     """
     reference = shipped() if reference is None else reference
-    scaled = _scaled(measures(patches), reference)
+    return _furthest(_scaled(_measures_like(patches, reference), reference), reference)
+
+
+def _furthest(scaled, reference):
+    if not len(scaled):
+        return []
     words = []
     nearest = _log_densities(scaled, reference).argmax(axis=0)
     for values, cloud in zip(scaled, nearest, strict=True):
@@ -213,11 +242,11 @@ def sentence(
 
     Args:
         score: what `score` returned for the patch.
-        patch: (96, 96, 3) uint8, to say also what is unusual about it.
+        patch: (side, side, 3) uint8, to say also what is unusual about it.
         reference: as for `score`.
 
     Raises:
-        InputError: the patch is not uint8 (96, 96, 3).
+        InputError: the patch is not uint8, or not of the side of the reference.
     """
     reference = shipped() if reference is None else reference
     if score <= reference["threshold"]:
@@ -240,22 +269,24 @@ def fit(train_batches: Iterable[Mapping], validation_batches: Iterable[Mapping])
     validation.
 
     Args:
-        train_batches: dictionaries of `image` (B, 96, 96, 3) uint8.
+        train_batches: dictionaries of `image` (B, side, side, 3) uint8.
         validation_batches: likewise; at least 200 patches, in an order that says nothing.
 
     Returns:
-        JSON-able: `measures` (names), `centre` and `scale` of each (median and interquartile range
-        of the training patches), `weights`, `means` and `covariances` of the clouds, `threshold`,
-        `train_patches`, and the counts `false_alarms` and `false_alarms_new_slides` (`patches`,
-        `noticed`, `share`, Wilson `low` and `high`).
+        JSON-able: `measures` (names), `side_px` of the patches, `centre` and `scale` of each
+        measure (median and interquartile range of the training patches), `weights`, `means` and
+        `covariances` of the clouds, `threshold`, `train_patches`, and the counts `false_alarms`
+        and `false_alarms_new_slides` (`patches`, `noticed`, `share`, Wilson `low` and `high`).
 
     Raises:
-        InputError: too few patches, or they are not uint8 (B, 96, 96, 3).
+        InputError: too few patches, or they are not uint8 (B, side, side, 3).
     """
-    train, validation = (
-        pd.concat([measures(batch["image"]) for batch in batches], ignore_index=True)
-        for batches in (train_batches, validation_batches)
-    )
+    train, side_px = _measured(train_batches)
+    validation, validation_side_px = _measured(validation_batches)
+    if side_px != validation_side_px:
+        raise InputError(
+            f"training patches have {side_px} px, validation patches {validation_side_px} px."
+        )
     if len(train) < PER_COMPONENT * COMPONENTS or len(validation) < 200:
         raise InputError(
             f"{len(train):,} training and {len(validation):,} validation patches are too few: give "
@@ -267,6 +298,7 @@ def fit(train_batches: Iterable[Mapping], validation_batches: Iterable[Mapping])
     mixture.fit(scaler.transform(train.to_numpy()))
     reference = {
         "measures": list(MEASURES),
+        "side_px": side_px,
         "centre": _rounded(scaler.center_),
         "scale": _rounded(scaler.scale_),
         "weights": _rounded(mixture.weights_),
@@ -279,12 +311,22 @@ def fit(train_batches: Iterable[Mapping], validation_batches: Iterable[Mapping])
     )
     choosing, counting = np.split(of_validation, [len(of_validation) // 2])
     threshold = float(np.quantile(choosing, ORDINARY))
+    noticed = int((of_validation > np.quantile(of_train, ORDINARY)).sum())
     return {
         **reference,
         "threshold": threshold,
-        "false_alarms": _share(counting, threshold),
-        "false_alarms_new_slides": _share(of_validation, np.quantile(of_train, ORDINARY)),
+        "false_alarms": _share(int((counting > threshold).sum()), len(counting)),
+        "false_alarms_new_slides": _share(noticed, len(of_validation)),
     }
+
+
+def _measured(batches):
+    """Return the measures of all patches, and their side."""
+    tables, side_px = [pd.DataFrame(columns=list(MEASURES), dtype="float64")], 0
+    for batch in batches:
+        side_px = batch["image"].shape[1]
+        tables.append(measures(batch["image"]))
+    return pd.concat(tables[1:] or tables, ignore_index=True), side_px
 
 
 def _rounded(values):
@@ -292,8 +334,7 @@ def _rounded(values):
     return [_rounded(row) for row in values] if np.ndim(values) else float(f"{values:.6g}")
 
 
-def _share(scores, threshold):
-    noticed, patches = int((scores > threshold).sum()), len(scores)
+def _share(noticed, patches):
     low, high = proportion_confint(noticed, patches, method="wilson")
     return {
         "patches": patches,
@@ -304,67 +345,89 @@ def _share(scores, threshold):
     }
 
 
-def changed(patches: np.ndarray) -> dict[str, np.ndarray]:
-    """Return patches as they are and made unusual in ways that are known, and foreign pictures.
+def changed(patches: np.ndarray, seed: int = 0) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield patches as they are and made unusual in ways that are known, and foreign pictures.
 
     Args:
-        patches: (n, 96, 96, 3) uint8; memory is about 3 MB a patch.
+        patches: (n, side, side, 3) uint8.
+        seed: of the noise and of the synthetic patches.
 
-    Returns:
-        What was done -> (n, 96, 96, 3) uint8. The first two should pass: nothing, and the same
-        moved by 4 px, which no pathologist would see.
+    Yields:
+        What was done, and (n, side, side, 3) uint8. The first two should pass: nothing, and the
+        same moved by 4 px, which no pathologist would see.
     """
-    shifts = {
-        "blur, sigma px": (1, 2, 4),
-        "brightness": (0.5, 0.75, 1.5),
-        "JPEG quality": (30, 5),
-        "scale": (0.5, 2),
-    }
-    rng = np.random.default_rng(0)
-    noise = rng.normal(0, 25, patches.shape)
-    return {
-        "as they are": patches,
-        "moved by 4 px": np.roll(patches, (4, 4), axis=(1, 2)),
-        **{
-            f"{name} gain {factor}": robustness.gain(patches, factor, dye)
-            for dye, name in enumerate(("haematoxylin", "eosin"))
-            for factor in (0.4, 2)
-        },
-        **{
-            f"{shift} {level}": robustness.shifted(patches, shift, level)
-            for shift, levels in shifts.items()
-            for level in levels
-        },
-        "noise of 25 levels added": np.clip(np.rint(patches + noise), 0, 255).astype("uint8"),
-        "inverted": 255 - patches,
-        "red and blue swapped": patches[..., ::-1],
-        "synthetic tissue": synthetic.draw_patches(len(patches), split="test").image,
-        "noise alone": rng.integers(0, 256, patches.shape).astype("uint8"),
-        "blank": np.clip(np.rint(240 + noise / 12), 0, 255).astype("uint8"),
-    }
+    yield "as they are", patches
+    yield "moved by 4 px", np.roll(patches, (4, 4), axis=(1, 2))
+    for dye, name in enumerate(("haematoxylin", "eosin")):
+        for factor in (0.4, 2):
+            yield f"{name} gain {factor}", robustness.gain(patches, factor, dye)
+    for shift, levels in SHIFTS.items():
+        for level in levels:
+            yield f"{shift} {level}", robustness.shifted(patches, shift, level)
+    rng = np.random.default_rng(seed)
+    noise = rng.normal(0, 25, patches.shape).astype("float32")
+    yield "noise of 25 levels added", robustness.grey_levels(patches + noise)
+    yield "inverted", 255 - patches
+    yield "red and blue swapped", patches[..., ::-1]
+    yield "synthetic tissue", _synthetic(len(patches), patches.shape[1], seed)
+    yield "noise alone", rng.integers(0, 256, patches.shape, dtype="uint8")
+    yield "blank", robustness.grey_levels(240 + noise / 12)
 
 
-def detection(patches: Mapping[str, np.ndarray], reference: Mapping | None = None) -> pd.DataFrame:
-    """Count how many patches of each kind get a notice, and why.
+def _synthetic(count, side_px, seed):
+    """Return drawn patches of any side: their centre, or mirrored at the border."""
+    drawn = synthetic.draw_patches(count, split="test", seed=seed).image
+    missing = max(side_px - drawn.shape[1], 0)
+    border = (missing // 2, missing - missing // 2)
+    drawn = np.pad(drawn, ((0, 0), border, border, (0, 0)), mode="reflect")
+    first = (drawn.shape[1] - side_px) // 2
+    return drawn[:, first : first + side_px, first : first + side_px]
+
+
+def detection(
+    batches: Iterable[Mapping[str, np.ndarray]], reference: Mapping | None = None
+) -> pd.DataFrame:
+    """Count how many patches of each kind of `changed` get a notice, and why.
+
+    Patches are read once, batch by batch; only the counts are kept.
 
     Args:
-        patches: kind -> (n, 96, 96, 3) uint8.
+        batches: dictionaries of `image` (b, side, side, 3) uint8.
         reference: as for `score`.
 
     Returns:
         A row each: `kind`, `patches`, `noticed`, `share`, Wilson `low` and `high` (patches taken
         as independent), and `furthest`, the words that most of the noticed ones get.
+
+    Raises:
+        InputError: there are no patches, or they are not those of the reference.
     """
     reference = shipped() if reference is None else reference
-    rows = []
-    for kind, images in patches.items():
-        scores = score(images, reference)
-        row = {"kind": kind, **_share(scores, reference["threshold"]), "furthest": ""}
-        if row["noticed"]:
-            words = furthest(images[scores > reference["threshold"]], reference)
-            row["furthest"] = pd.Series(words).mode()[0]
-        rows.append(row)
-    return pd.DataFrame(rows)
+    counts, words = collections.Counter(), collections.defaultdict(collections.Counter)
+    chunks = (
+        batch["image"][first : first + CHUNK]
+        for batch in batches
+        for first in range(0, len(batch["image"]), CHUNK)
+    )
+    with tqdm.tqdm(desc="measuring", unit="patch") as bar:
+        for seed, patches in enumerate(chunks):
+            for kind, images in changed(patches, seed):
+                scaled = _scaled(_measures_like(images, reference), reference)
+                is_noticed = _surprise(scaled, reference) > reference["threshold"]
+                counts[kind] += len(images)
+                words[kind].update(_furthest(scaled[is_noticed], reference))
+            bar.update(len(patches))
+    if not counts:
+        raise InputError("there are no patches to measure.")
+    return pd.DataFrame(
+        {
+            "kind": kind,
+            **_share(words[kind].total(), patches),
+            # Of words that are as frequent, the first in the alphabet.
+            "furthest": min(words[kind], key=lambda each: (-words[kind][each], each), default=""),
+        }
+        for kind, patches in counts.items()
+    )
 
 
 def summary_rows(found: pd.DataFrame) -> list[dict[str, str]]:

@@ -91,7 +91,9 @@ def test_a_patch_is_measured_alone_as_among_others(drawn, monkeypatch):
 
 def test_what_is_unusual_scores_above_the_threshold(drawn, reference):
     patches = drawn["validation"][:40]
-    found = novelty.detection(novelty.changed(patches), reference).set_index("kind")
+    found = novelty.detection(
+        [{"image": patches[:30]}, {"image": patches[30:]}], reference
+    ).set_index("kind")
     assert found.loc["as they are", "share"] < 0.1
     for kind in ("blur, sigma px 4", "JPEG quality 5", "inverted", "noise alone", "blank"):
         assert found.loc[kind, "share"] == 1, kind
@@ -100,6 +102,23 @@ def test_what_is_unusual_scores_above_the_threshold(drawn, reference):
     assert found.loc["JPEG quality 5", "furthest"] == "blocks of strong compression"
     assert found.loc["haematoxylin gain 2", "share"] > found.loc["as they are", "share"]
     assert "| inverted" in reports.markdown_table(novelty.summary_rows(found.reset_index()))
+
+
+@pytest.mark.parametrize("side_px", [80, 100])
+def test_a_reference_can_be_learnt_from_patches_of_any_side(drawn, monkeypatch, side_px):
+    def resized(images):
+        return np.pad(images, ((0, 0), (0, 4), (0, 4), (0, 0)), mode="reflect")[
+            :, :side_px, :side_px
+        ]
+
+    monkeypatch.setattr(novelty, "COMPONENTS", 1)
+    monkeypatch.setattr(novelty, "PER_COMPONENT", 200)
+    train, validation = (resized(drawn[split][:200]) for split in ("train", "validation"))
+    reference = novelty.fit(batches(train), batches(validation))
+    assert reference["side_px"] == side_px
+    found = novelty.detection([{"image": resized(drawn["test"][:5])}], reference)
+    assert (found["patches"] == 5).all()
+    assert found.set_index("kind").loc["noise alone", "share"] == 1
 
 
 def test_pictures_of_one_colour_are_finite_and_noticed(reference):
@@ -140,8 +159,10 @@ def test_the_sentence_names_what_is_off_and_how_often_it_is_wrong(drawn, referen
 
 def test_other_pictures_and_too_few_patches_are_refused(drawn):
     for wrong in (drawn["test"] / 255, drawn["test"][0], drawn["test"][:, :64]):
-        with pytest.raises(InputError, match=r"measured on uint8 \(n, 96, 96, 3\), not on"):
+        with pytest.raises(InputError, match=r"measured on uint8|reference is of uint8 \(n, 96"):
             novelty.score(wrong)
+    with pytest.raises(InputError, match="novelty --fit"):
+        novelty.detection([{"image": drawn["test"][:, :80, :80]}])
     with pytest.raises(InputError, match="100 training and 240 validation patches are too few"):
         novelty.fit(batches(drawn["train"][:100]), batches(drawn["validation"]))
 
@@ -182,6 +203,6 @@ def test_the_shipped_reference_does_on_real_patches_what_it_says(real_source):
     assert counted["patches"] == len(patches)
     # Another processor may round a patch at the threshold to its other side.
     assert abs(noticed - counted["noticed"]) <= 1
-    found = novelty.detection(novelty.changed(patches[:50])).set_index("kind")
+    found = novelty.detection([{"image": patches[:50]}]).set_index("kind")
     assert (found.loc[["blur, sigma px 4", "JPEG quality 5", "inverted"], "share"] > 0.95).all()
     assert found.loc["haematoxylin gain 2", "share"] > 0.5
