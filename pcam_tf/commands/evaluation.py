@@ -157,7 +157,9 @@ def compare(
 ) -> str:
     """Compare two models on the same patches, with 95 % intervals.
 
-    Tests: DeLong for AUC, McNemar for accuracy; the intervals come from a paired bootstrap.
+    The intervals are from a paired bootstrap. Where the first table has groups, such as slides,
+    they are resampled whole, and the p-values of that bootstrap are those to go by. DeLong's test
+    of AUC and McNemar's of accuracy take patches as independent.
     """
     from pcam_tf import evaluation
     from pcam_tf.evaluation import comparison, report_text

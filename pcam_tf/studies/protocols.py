@@ -314,9 +314,11 @@ def _judged(table, threshold, blank):
 def extrapolate(found: pd.DataFrame, size: int, resamples: int = 500) -> dict[str, float]:
     """Fit 1 - AUC = b · size^-c to a learning curve and carry it on.
 
-    The interval is from refitting AUCs drawn anew around those found, each with its DeLong
-    standard error. It says how well the curve is known if it is a power law without a floor; where
-    the law breaks, it says nothing.
+    The interval is from refitting AUCs drawn anew. All models are judged on the same patches, so
+    that the error from these patches is shared: one draw moves all AUCs together, each by its
+    standard error. The error of each training is drawn independently, with the standard deviation
+    of the residuals of the fit. The interval says how well the curve is known if it is a power law
+    without a floor; where the law breaks, it says nothing.
 
     Args:
         found: rows of `results` of one phase and one protocol, of two sizes or more.
@@ -344,7 +346,12 @@ def extrapolate(found: pd.DataFrame, size: int, resamples: int = 500) -> dict[st
 
     generator = np.random.default_rng(0)
     b, c = fitted(aucs)
-    again = [fitted(generator.normal(aucs, errors)) for _ in range(resamples)]
+    residuals = aucs - (1 - b * sizes**-c)
+    deviation = np.sqrt((residuals**2).sum() / max(len(aucs) - 2, 1))
+    again = [
+        fitted(aucs + generator.normal() * errors + generator.normal(0, deviation, len(aucs)))
+        for _ in range(resamples)
+    ]
     reached = [1 - level * size**-power for level, power in again]
     low, high = np.percentile(reached, evaluation.PERCENTILES)
     return {"b": b, "c": c, "auc": 1 - b * size**-c, "low": low, "high": high}

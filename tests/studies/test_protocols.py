@@ -138,6 +138,17 @@ def test_the_law_of_a_learning_curve_is_found_and_carried_on():
         protocols.extrapolate(found[found["size"] == 1000], 262144)
 
 
+def test_more_models_judged_on_the_same_patches_do_not_narrow_the_interval():
+    sizes = np.array([1000.0, 2000, 5000])
+    aucs = 1 - 2.0 * sizes**-0.4
+    once = pd.DataFrame({"size": sizes, "auc": aucs, "low": aucs - 0.01, "high": aucs + 0.01})
+    widths = []
+    for found in (once, pd.concat([once] * 16)):
+        law = protocols.extrapolate(found, 100000, resamples=100)
+        widths.append(law["high"] - law["low"])
+    assert widths[1] == pytest.approx(widths[0], rel=0.5)
+
+
 def test_the_main_size_has_the_most_seeds(study_dir):
     found = protocols.results(study_dir)
     assert protocols.main_size(found) == 60
