@@ -214,12 +214,13 @@ def errors(
     source = options.open_source(data_dir)
     tables = [predictions, validation] if validation else [predictions]
     check_outputs([figure], [*tables, *options.input_files(source=source)])
-    options.refuse_more_classes(data.task_of(source))
+    task = data.task_of(source)
+    options.refuse_more_classes(task)
     threshold = _threshold(validation)
     batches = data.batches(source, split, batch_size=256)
-    measures = hard_tissue.measure(data.arrays(batches))
-    by_measure = hard_tissue.by_measure(table, measures, threshold)
-    confident = hard_tissue.confident(table, measures, threshold)
+    measures = hard_tissue.measure(data.arrays(batches), task)
+    by_measure = hard_tissue.by_measure(table, measures, threshold, task.classes)
+    confident = hard_tissue.confident(table, measures, threshold, classes=task.classes)
     if figure:
         figures.save(study_plots.errors_by_measure(by_measure), figure)
     return "\n".join(

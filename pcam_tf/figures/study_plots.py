@@ -64,20 +64,18 @@ def errors_by_measure(table: pd.DataFrame) -> Figure:
     Args:
         table: rows of `hard_tissue.by_measure`.
     """
-    names = list(dict.fromkeys(table["measure"]))
+    names, kinds = (list(dict.fromkeys(table[column])) for column in ("measure", "error"))
     figure, panels = _panels(names, 3, 9.9, ylabel="share wrong")
     for axes, name in zip(panels, names, strict=True):
-        for (error, colour), shift in zip(
-            (("missed tumour", TUMOUR), ("false alarm", NORMAL)), (-0.08, 0.08), strict=True
-        ):
+        for error, shift in zip(kinds, (-0.08, 0.08), strict=False):
             rows = table[(table["measure"] == name) & (table["error"] == error)]
             places = [hard_tissue.PARTS.index(third) + shift for third in rows["third"]]
             axes.errorbar(
                 places,
                 rows["share"],
                 yerr=np.clip([rows["share"] - rows["low"], rows["high"] - rows["share"]], 0, None),
-                color=colour,
-                linestyle="-" if error == "missed tumour" else "--",
+                color=NORMAL if error == "false alarm" else TUMOUR,
+                linestyle="--" if error == "false alarm" else "-",
                 marker="o",
                 markersize=4,
                 capsize=2,

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,10 +10,13 @@ from pcam_tf.errors import InputError
 from pcam_tf.evaluation import reports
 from pcam_tf.figures import study_plots
 from pcam_tf.studies import hard_tissue
+from pcam_tf.task import Task
 
 
-def batches(images):
-    return [{"id": np.array([f"p{row}" for row in range(len(images))]), "image": images}]
+def batches(images, labels=None):
+    ids = np.array([f"p{row}" for row in range(len(images))])
+    labels = np.zeros(len(images), int) if labels is None else labels
+    return [{"id": ids, "image": images, "label": labels}]
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +26,7 @@ def drawn():
 
 @pytest.fixture(scope="module")
 def measures(drawn):
-    return hard_tissue.measure(batches(drawn.image))
+    return hard_tissue.measure(batches(drawn.image, drawn.label))
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +88,28 @@ def test_confident_errors_differ_most_in_what_makes_them_errors(predictions, mea
 def test_patches_that_were_not_measured_are_named(predictions, measures):
     with pytest.raises(InputError, match="1 patches of the table were not measured, such as p0"):
         hard_tissue.by_measure(predictions, measures[1:], 0.5)
+
+
+def test_another_task_has_its_own_centre_and_names(drawn, predictions):
+    task = Task("other", ("stroma", "gland"), side_px=80, mpp=1.0, centre_px=16)
+    images = np.full((90, 80, 80, 3), 255, "uint8")
+    images[0, 32:48, 32:48] = stain.mix(np.array([2.0, 0]), stain.MIXING[:2])
+    measures = hard_tissue.measure(batches(images, drawn.label), task)
+    assert measures.loc[0, "nuclear density, centre"] == 1
+    measures["darkness"] = np.arange(90)
+    errors = hard_tissue.by_measure(predictions, measures, 0.5, task.classes)["error"]
+    assert set(errors) == {"missed gland", "false alarm"}
+    whole = hard_tissue.measure(batches(images), dataclasses.replace(task, centre_px=None))
+    assert "nuclear density, centre" not in whole
+    whole["label"] = drawn.label
+    assert len(hard_tissue.by_measure(predictions, whole, 0.5))
+
+
+def test_other_labels_and_more_classes_are_refused(predictions, measures):
+    with pytest.raises(InputError, match=r"90 patches have another label in the table .* p0"):
+        hard_tissue.by_measure(predictions, measures.assign(label=1 - measures["label"]), 0.5)
+    with pytest.raises(InputError, match="more than two classes"):
+        hard_tissue.confident(predictions.drop(columns="probability"), measures, 0.5)
 
 
 def test_the_figure_has_a_panel_for_each_measure(predictions, measures):

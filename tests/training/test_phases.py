@@ -298,7 +298,7 @@ def test_two_trainings_in_one_folder_are_refused(run, tiny_source, tmp_path, mon
 
 def test_a_training_that_diverges_says_so(tiny_source, tmp_path):
     recipe = dataclasses.replace(tiny_training.RECIPE, frozen_learning_rate=float("nan"))
-    with pytest.raises(InputError, match="diverged in frozen epoch 1 .loss nan.: train into"):
+    with pytest.raises(InputError, match=r"diverged in frozen epoch 1 .loss nan.: train into"):
         training.train(recipe, tiny_source, tmp_path)
     assert not (tmp_path / "model.keras").exists()
 
