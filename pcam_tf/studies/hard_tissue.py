@@ -17,7 +17,7 @@ from pcam_tf.task import PCAM, Task
 MEASURES = {
     "darkness": "mean optical density",
     "nuclear density": "share of pixels rich in haematoxylin",
-    "nuclear density, centre": centre.mean(axis=(1, 2)),
+    "nuclear density, centre": "the same in the centre square that the label is about",
     "eosin": "mean eosin density",
     "blank": "share of pixels without tissue (saturation below 0.07)",
     "detail": "edges of the optical density, whose lack is blur",
