@@ -19,6 +19,7 @@ from pcam_tf.commands import (
     evaluation,
     notebooks,
     prediction,
+    slides,
     studies,
     subtypes,
     training,
@@ -41,6 +42,7 @@ COMMANDS = (
     studies.novelty,
     studies.protocols,
     subtypes.subtypes,
+    slides.froc,
     app.app,
     notebooks.reproduce,
 )

@@ -9,7 +9,8 @@ from pcam_tf import stain, synthetic
 from pcam_tf.errors import InputError
 from pcam_tf.stain import layer, normalization, separation
 
-EXPECTED = Path(__file__).parents[3] / "shared/stain"
+FOLDERS = (each / "shared/stain" for each in Path(__file__).parents)
+EXPECTED = next((each for each in FOLDERS if each.is_dir()), None)
 # Eosin absorbs a little in every channel, as in scans: Macenko's method leaves out pixels whose
 # faintest channel has a density below 0.15.
 VECTORS = np.array([[0.65, 0.70, 0.29], [0.35, 0.90, 0.26]])
@@ -146,7 +147,7 @@ def test_the_layer_does_what_the_function_does(method, tmp_path):
     assert np.abs(result.astype(int) - expected).max() <= 1
 
 
-@pytest.mark.skipif(not EXPECTED.is_dir(), reason="needs pictures normalised by torchstain")
+@pytest.mark.skipif(EXPECTED is None, reason="needs pictures normalised by torchstain")
 def test_equal_to_torchstain():
     def read(name):
         return np.asarray(Image.open(EXPECTED / name).convert("RGB"))
