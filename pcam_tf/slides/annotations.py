@@ -10,12 +10,13 @@ import numpy as np
 
 from pcam_tf.errors import InputError
 from pcam_tf.files import printable
+from pcam_tf.task import PCAM
 
 SUFFIXES = (".xml", ".geojson", ".json")
 # Groups of ASAP's files: Camelyon16's training slides have _0, _1 and _2, its test slides Tumor.
-_ASAP_TUMOUR = ("_0", "_1", "tumor", "tumour")
+_TUMOUR = ("tumor", PCAM.classes[1])  # either spelling
+_ASAP_TUMOUR = ("_0", "_1", *_TUMOUR)
 _ASAP_EXCLUDED = ("_2",)
-_GEOJSON_TUMOUR = ("tumor", "tumour")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +128,7 @@ def _geojson(content):
     polygons = []
     for feature in features:
         geometry = feature["geometry"]
-        if _class_of(feature.get("properties") or {}) not in _GEOJSON_TUMOUR or not geometry:
+        if _class_of(feature.get("properties") or {}) not in _TUMOUR or not geometry:
             continue
         kind, parts = geometry["type"], geometry.get("coordinates", [])
         parts = {"Polygon": [parts], "MultiPolygon": parts}.get(kind, [])
