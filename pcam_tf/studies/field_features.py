@@ -52,8 +52,7 @@ def whole_fields(extractor: keras.Model, fields: Sequence[np.ndarray]) -> np.nda
         for first in range(0, len(rows), BATCH):
             part = rows[first : first + BATCH]
             batch = np.stack([fields[row] for row in part]).astype("float32")
-            features = keras.ops.convert_to_numpy(extractor(batch, training=False))
-            for row, each in zip(part, features, strict=True):
+            for row, each in zip(part, extractor.predict_on_batch(batch), strict=True):
                 found[row] = each
     return np.stack(found)
 

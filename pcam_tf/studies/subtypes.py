@@ -15,8 +15,7 @@ import pandas as pd
 import sklearn.linear_model
 import sklearn.metrics
 import sklearn.model_selection
-import sklearn.pipeline
-import sklearn.preprocessing
+import threadpoolctl
 
 from pcam_tf import data
 from pcam_tf.data import breakhis
@@ -128,13 +127,39 @@ def methods() -> dict[str, Callable[[Fields], list[np.ndarray]]]:
     }
 
 
-def _model(strength):
-    return sklearn.pipeline.make_pipeline(
-        sklearn.preprocessing.StandardScaler(),
-        sklearn.linear_model.LogisticRegression(
-            C=strength, class_weight="balanced", max_iter=200, tol=1e-3
-        ),
+class _Projection:
+    """Standardisation, then a rotation onto the axes that the training rows span.
+
+    A rotation changes no penalty of the coefficients' squares, so the fit is the same; with fewer
+    rows than features it takes a fraction of the time.
+    """
+
+    def __init__(self, features):
+        self.mean, self.deviation = features.mean(axis=0), features.std(axis=0)
+        self.deviation[self.deviation < 1e-6] = 1.0
+        rows = (features - self.mean) / self.deviation
+        if rows.shape[1] <= rows.shape[0]:
+            self.axes = np.eye(rows.shape[1], dtype=rows.dtype)
+            return
+        values, vectors = np.linalg.eigh(rows @ rows.T)
+        kept = values > 1e-6 * values.max()
+        self.axes = rows.T @ (vectors[:, kept] / np.sqrt(values[kept]))
+
+    def __call__(self, features):
+        return (features - self.mean) / self.deviation @ self.axes
+
+
+def _classifier(strength):
+    return sklearn.linear_model.LogisticRegression(
+        C=strength, class_weight="balanced", max_iter=200, tol=1e-3
     )
+
+
+def _training(views, labels, rows):
+    """Return the projection of the training rows of all views, what they become, and labels."""
+    features = np.concatenate([view[rows] for view in views])
+    projection = _Projection(features)
+    return projection, projection(features), np.tile(labels[rows], len(views))
 
 
 def fold_probabilities(
@@ -154,20 +179,17 @@ def fold_probabilities(
     """
     probabilities = np.zeros((len(labels), labels.max() + 1))
     chosen = []
-    for number in np.unique(fold):
-        train, held_out = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
-        strength = _chosen_strength(views, labels, units, train, seed)
-        model = _fitted(views, labels, train, strength)
-        probabilities[np.ix_(held_out, model[-1].classes_)] = model.predict_proba(
-            views[0][held_out]
-        )
-        chosen.append(strength)
+    # Threads of BLAS wait for each other far longer than these small products take.
+    with threadpoolctl.threadpool_limits(1):
+        for number in np.unique(fold):
+            train, held_out = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+            strength = _chosen_strength(views, labels, units, train, seed)
+            projection, features, truth = _training(views, labels, train)
+            model = _classifier(strength).fit(features, truth)
+            judged = projection(views[0][held_out])
+            probabilities[np.ix_(held_out, model.classes_)] = model.predict_proba(judged)
+            chosen.append(strength)
     return probabilities, chosen
-
-
-def _fitted(views, labels, rows, strength):
-    features = np.concatenate([view[rows] for view in views])
-    return _model(strength).fit(features, np.tile(labels[rows], len(views)))
 
 
 def _chosen_strength(views, labels, units, train, seed):
@@ -179,12 +201,14 @@ def _chosen_strength(views, labels, units, train, seed):
     weights = len(train) / np.bincount(labels[train])[labels[train]]
     losses = np.zeros(len(STRENGTHS))
     for fitted, judged in splitter.split(train, labels[train], units[train]):
+        projection, features, truth = _training(views, labels, train[fitted])
+        judged_features = projection(views[0][train[judged]])
         for index, strength in enumerate(STRENGTHS):
-            model = _fitted(views, labels, train[fitted], strength)
+            model = _classifier(strength).fit(features, truth)
             losses[index] += sklearn.metrics.log_loss(
                 labels[train[judged]],
-                model.predict_proba(views[0][train[judged]]),
-                labels=model[-1].classes_,
+                model.predict_proba(judged_features),
+                labels=model.classes_,
                 sample_weight=weights[judged],
             )
     return STRENGTHS[int(losses.argmin())]
