@@ -19,6 +19,7 @@ MAIN_FIGURES = (
     "04_confusion",
     "05_ladder",
     "06_explained_patches",
+    "10_splits",
     "11_under_shift",
 )
 WIDTH_PX = 1000

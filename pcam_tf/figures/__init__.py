@@ -11,6 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "pictures",
         "slide_plots",
         "study_plots",
+        "subtype_plots",
         "training_plots",
     ],
     submod_attrs={

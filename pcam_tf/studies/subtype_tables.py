@@ -89,3 +89,14 @@ def test_rows(tables: Tables, baseline: str, names: Sequence[str] = ()) -> list[
             "cases": found["groups"],
         })  # fmt: skip
     return rows
+
+
+def balanced_accuracies(tables: Tables) -> dict[str, dict[str, dict]]:
+    """Return the method -> "image" and "case" -> balanced accuracy of fields, as a metric."""
+    return {
+        name: {
+            by: cases.mean_metrics(of_method(tables, name, by))["balanced_accuracy"]
+            for by in ("image", "case")
+        }
+        for name in method_names(tables)
+    }

@@ -17,7 +17,7 @@ import sklearn.metrics
 import sklearn.model_selection
 import threadpoolctl
 
-from pcam_tf import data
+from pcam_tf import data, synthetic
 from pcam_tf.data import breakhis
 from pcam_tf.errors import InputError, unknown
 from pcam_tf.files import write_json, written_whole
@@ -303,3 +303,13 @@ def _check_same_study(run_dir, content):
 def load(data_dir: str | Path, described: Task) -> tuple[Fields, pd.DataFrame]:
     """Return the fields of a data directory and their table, see `breakhis.read_fields`."""
     return breakhis.read_fields(data.open_source(data_dir), described)
+
+
+def load_or_draw(data_dir: str | Path | None, name: str) -> tuple[Task, Fields, pd.DataFrame]:
+    """Return a task of BreakHis with its fields, or without a data directory drawn subtypes."""
+    if data_dir:
+        described = task_of(name)
+        return described, *load(data_dir, described)
+    drawn = list(synthetic.subtypes.draw_fields(fields_per_case=4))
+    table = pd.DataFrame(drawn).drop(columns="image")
+    return synthetic.subtypes.TASK, [field["image"] for field in drawn], table

@@ -4,7 +4,7 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["nuclei", "section", "tissue"],
+    submodules=["nuclei", "section", "subtypes", "tissue"],
     submod_attrs={
         "patches": [
             "SyntheticPatchCamelyon",
