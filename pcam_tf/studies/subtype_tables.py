@@ -66,8 +66,8 @@ def magnification_rows(tables: Tables, name: str) -> list[dict]:
         of_cases = cases.mean_metrics([cases.case_table(part) for part in parts])
         rows.append({
             "magnification": f"{magnification}X",
-            "fields": len(parts[0]),
-            "cases": parts[0]["group"].nunique(),
+            "fields": f"{len(parts[0]):,}",
+            "cases": str(parts[0]["group"].nunique()),
             "balanced accuracy, fields": reports.metric_text(found["balanced_accuracy"]),
             "auc, fields": reports.metric_text(found["auc"]),
             "balanced accuracy, cases": reports.metric_text(of_cases["balanced_accuracy"]),
@@ -86,7 +86,7 @@ def test_rows(tables: Tables, baseline: str, names: Sequence[str] = ()) -> list[
             "method": name,
             f"minus {baseline}": reports.metric_text(found["difference"]),
             "p": f"{found['p']:.3f}",
-            "cases": found["groups"],
+            "cases": str(found["groups"]),
         })  # fmt: skip
     return rows
 

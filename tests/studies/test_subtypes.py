@@ -6,7 +6,7 @@ import pytest
 
 from pcam_tf.data import breakhis
 from pcam_tf.errors import InputError
-from pcam_tf.evaluation import predictions_table
+from pcam_tf.evaluation import predictions_table, reports
 from pcam_tf.studies import field_features, subtype_tables, subtypes
 from pcam_tf.synthetic import subtypes as drawn
 
@@ -71,6 +71,8 @@ def test_a_study_of_drawn_subtypes_resumes_and_tells_them_apart(tmp_path):
     (row,) = subtype_tables.gap_rows(found)
     assert row["method"] == "colour and texture"
     assert subtype_tables.summary_rows(found)[0]["top 2, cases"]
+    (row,) = subtype_tables.magnification_rows(found, names[0])
+    assert "| 100X          | 36     | 18 " in reports.markdown_table([row])
     with pytest.raises(InputError, match="another study"):
         subtypes.study(drawn.TASK, fields, table, tmp_path / "run", names=names, count=2)
     with pytest.raises(InputError, match="unknown method"):
