@@ -100,13 +100,15 @@ def protocols(
     from pcam_tf.studies import protocols
     from pcam_tf.training import recipes
 
-    recipe = protocols.recipe_of(preset)
     recipes.check_patches(preset, real=bool(data.chosen_dir(data_dir)))
     run_dir = run or Path("runs") / f"protocols-{preset}"
     check_outputs([run_dir / "overlaps.csv"])
     source = protocols.source_of(
         preset, None if preset == "smoke" else options.open_source(data_dir)
     )
+    task = data.task_of(source)
+    options.refuse_more_classes(task)
+    recipe = protocols.recipe_of(preset, task)
     protocols.study(recipe, source, run_dir, protocols.conditions_of(preset))
     table = reports.markdown_table(protocols.summary_rows(protocols.results(run_dir)))
     return f"{table}\nstudy {run_dir}"
