@@ -25,6 +25,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "reliability",
             "roc_and_precision_recall",
         ],
-        "style": ["GREEN", "NEUTRAL", "NORMAL", "TUMOUR", "new_figure", "save", "styled"],
+        "style": ["NEUTRAL", "NORMAL", "TUMOUR", "new_figure", "save", "styled"],
     },
 )

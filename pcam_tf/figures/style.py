@@ -16,7 +16,17 @@ from pcam_tf.files import written_whole
 NORMAL, TUMOUR, NEUTRAL, GREEN = "#0072B2", "#D55E00", "#555555", "#009E73"
 _CLASS_COLOURS = (NORMAL, TUMOUR, GREEN, "#E69F00", "#CC79A7", "#56B4E9", "#F0E442", "#000000")
 _HATCHES = ("", "//", "..", "\\\\", "xx", "--", "++", "oo")
-SERIES = ((NEUTRAL, "--"), (GREEN, "-"), ("#CC79A7", "-."), ("#E69F00", ":"))
+# Of one series more than there are, the first style comes again.
+SERIES = (
+    (NEUTRAL, "--"),
+    (GREEN, "-"),
+    ("#CC79A7", "-."),
+    ("#E69F00", ":"),
+    ("#56B4E9", (0, (8, 2))),
+    ("#000000", (0, (1, 4))),
+    (TUMOUR, (0, (5, 1, 1, 1, 1, 1))),
+    (NORMAL, (0, (3, 3))),
+)
 STYLE = {
     **sns.axes_style("whitegrid"),
     "font.size": 10,

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from pcam_tf import evaluation, figures
 from pcam_tf.evaluation import calibration
-from pcam_tf.figures import model_plots, pictures
+from pcam_tf.figures import model_plots, pictures, style
 from pcam_tf.task import Task
 
 GENERATOR = np.random.default_rng(0)
@@ -271,3 +271,8 @@ def test_the_diagram_says_what_is_frozen_and_what_is_trained(drawn_figures):
     assert said.count("centre 64×64\nscaling") == 2
     whole = model_plots.model_diagram(crop_px=96, backbone="Tiny", features=16, dropout=0.2)
     assert "whole patch\nscaling" in texts(whole.axes[0])
+
+
+def test_eight_series_have_styles_of_their_own():
+    assert len({colour for colour, _ in style.SERIES}) == len(style.SERIES) == 8
+    assert len({dashes for _, dashes in style.SERIES}) == 8
