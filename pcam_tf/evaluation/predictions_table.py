@@ -16,7 +16,9 @@ import pandas as pd
 
 from pcam_tf import task
 from pcam_tf.errors import InputError, first_line
+from pcam_tf.files import printable
 from pcam_tf.task import PCAM, Task
+from pcam_tf.user_tables import read_csv_as_text
 
 PREFIX = "probability_"
 # Probabilities that were rounded to a few digits need not add up to 1 exactly.
@@ -42,16 +44,15 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
 def read_table(path: str | Path) -> pd.DataFrame:
     """Read a CSV file that is said to be a predictions table, without checking its content.
 
+    Every cell is a text, an empty one is None or NaN: an id or a group may be "NA", "007", a date.
+
     Raises:
         InputError: there is no such file, or it is not CSV.
     """
-    try:
-        return pd.read_csv(path, dtype={"id": str, "group": str}, keep_default_na=True)
-    except FileNotFoundError as error:
-        raise InputError(f"there is no predictions table {path}.") from error
-    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        reason = first_line(error)
-        raise InputError(f"{path} is not a CSV table ({reason}).") from error
+    if not Path(path).exists():
+        raise InputError(f"there is no predictions table {printable(path)}.")
+    table = read_csv_as_text(path, ("id", "label", "probability", "group", "hospital"))
+    return table.mask(table == "")
 
 
 def task_of(path: str | Path) -> Task | None:

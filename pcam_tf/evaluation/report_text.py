@@ -19,6 +19,7 @@ def format_report(content: dict, *, title: str) -> str:
     else:
         lines += _class_lines(content)
     lines += _calibration_lines(content) + _cost_lines(content) + _label_fault_lines(content)
+    lines += _hospital_lines(content)
     return "\n".join(lines)
 
 
@@ -97,6 +98,16 @@ def _label_fault_lines(content):
         f"  {'AUC':<20}{reports.metric_text(kept['auc'])}",
         f"  {'accuracy at 0.5':<20}{reports.metric_text(kept['accuracy'])}",
     ]
+
+
+def _hospital_lines(content):
+    lines = []
+    for name, found in content.get("hospitals", {}).items():
+        lines.append(f"  hospital {name}: {found['patches']:,} patches")
+        if "auc" in found:
+            auc, accuracy = (reports.metric_text(found[key]) for key in ("auc", "accuracy"))
+            lines[-1] += f", AUC {auc}, accuracy at 0.5 {accuracy}"
+    return ["", "by hospital", *lines] if lines else []
 
 
 def format_comparison(content: dict, *, names: tuple[str, str]) -> str:

@@ -39,7 +39,8 @@ def report(
         made); `metrics` that need no threshold; `operating_points`: those that do. With a
         validation table also `calibration` (see `calibration.effect`) and `costs` (see
         `decisions.costs`). With groups that name slides of `LABEL_FAULTS`, also
-        `without_label_faults`.
+        `without_label_faults`; with a column `hospital`, `hospitals`: for each its patches, `auc`
+        and `accuracy` at 0.5.
 
         More classes: `patches`, `classes` (name -> count), `intervals`, and `metrics`, `per_class`
         and `confusion` (see `class_metrics.report`). With a validation table also `calibration`.
@@ -102,8 +103,25 @@ def _report_of_two(predictions, validation):
             "auc": metrics.auc_metric(kept),
             "accuracy": at_half["metrics"]["accuracy"],
         }
+    if "hospital" in predictions:
+        content["hospitals"] = _by_hospital(predictions)
     if validation is not None:
         content["costs"] = decisions.costs(predictions, validation).to_dict("records")
+    return content
+
+
+def _by_hospital(predictions):
+    """Return hospital -> its patches, and AUC and accuracy at 0.5 where it has both classes."""
+    content = {}
+    for name, table in predictions.groupby("hospital", sort=True):
+        content[str(name)] = {"patches": len(table)}
+        if table["label"].nunique() == 2:
+            kept = table.reset_index(drop=True)
+            at_half = metrics.at_thresholds(kept, {"at_0.5": 0.5})["at_0.5"]["metrics"]
+            content[str(name)] |= {
+                "auc": metrics.auc_metric(kept),
+                "accuracy": at_half["accuracy"],
+            }
     return content
 
 

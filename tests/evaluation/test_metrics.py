@@ -226,6 +226,22 @@ def test_few_groups_are_named_and_fewer_have_no_intervals(groups, says):
     assert np.isnan(benefit).all() == (groups < 3)
 
 
+def test_results_are_given_for_each_hospital():
+    table = random_table(120)
+    table = table.assign(hospital=[("A", "007")[row % 2] for row in range(len(table))])
+    table.loc[table.index[-4:], ["hospital", "label"]] = ["one class", 0]
+    report = evaluation.report(table)
+    found = report["hospitals"]
+    assert {name: each["patches"] for name, each in found.items()} == {
+        "007": 58,
+        "A": 58,
+        "one class": 4,
+    }
+    alone = evaluation.report(table[table["hospital"] == "A"].reset_index(drop=True))
+    assert found["A"]["auc"] == alone["metrics"]["auc"] and "auc" not in found["one class"]
+    assert "hospital 007: 58 patches, AUC" in report_text.format_report(report, title="table")
+
+
 def test_calibration_error_is_the_mean_gap_weighted_by_patches():
     # Of fifteen bins, 0.22 and 0.26 share one and 0.28 is in the next: not so of 10 or of 20.
     table = table_of([0, 1, 0, 0], [0.22, 0.26, 0.28, 0.95])

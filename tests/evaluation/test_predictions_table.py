@@ -161,3 +161,21 @@ def test_the_input_is_left_as_it_was():
     evaluation.confident_errors(table, 3)
     pd.testing.assert_frame_equal(table, before)
     assert SMALL.columns.tolist()[:2] == ["id", "label"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "id,label,probability,group\nNA,0,0.1,null\n007,1,0.9,None\n",
+        "\ufeffid;label;probability;group\nNA;0;0.1;null\n007;1;0.9;None\n",
+        "ID, Label, Probability, Group\nNA, 0, 0.1, null\n007, 1, 0.9, None\n",
+        "id\tlabel\tprobability\tgroup\nNA\t0\t0.1\tnull\n007\t1\t0.9\tNone\n",
+        "id,label,probability,group,\nNA,0,0.1,null,\n007,1,0.9,None,\n",
+    ],
+)
+def test_texts_of_ids_and_groups_stay_texts_whatever_program_wrote_them(tmp_path, text):
+    path = tmp_path / "table.csv"
+    path.write_text(text, encoding="utf-8")
+    table = evaluation.read_predictions(path)
+    assert list(table["id"]) == ["NA", "007"] and list(table["group"]) == ["null", "None"]
+    assert list(table["label"]) == [0, 1] and list(table["probability"]) == [0.1, 0.9]
