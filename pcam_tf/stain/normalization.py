@@ -22,7 +22,7 @@ from pcam_tf.stain import separation
 LEAST_DEVIATION = 1.0  # CIELAB units; below, a channel holds noise rather than stain
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Macenko:
     """The stain of a picture by Macenko's method."""
 
@@ -30,7 +30,7 @@ class Macenko:
     strengths: np.ndarray  # float64 (2,): 99th percentile of each one's amount
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Reinhard:
     """The stain of a picture by Reinhard's method, in CIELAB (L 0..100)."""
 
