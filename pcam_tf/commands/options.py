@@ -30,7 +30,7 @@ Preset = Annotated[
     typer.Option(
         metavar="NAME",
         help="smoke (minutes, synthetic patches), cpu (about an hour), cpu-144 (two hours), "
-        "distilled (an hour) or gpu (full PCam).",
+        "distilled (an hour), strong (six hours) or gpu (full PCam).",
     ),
 ]
 Split = Annotated[

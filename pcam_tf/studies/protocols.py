@@ -61,6 +61,7 @@ def recipe_of(preset: str, task: Task = PCAM) -> recipes.Recipe:
         stain_strength=0.25,
         rotation_degrees=0.0,
         scaling=1.0,
+        surroundings=0.0,
         brightness=0.0,
         blur_px=0.0,
         jpeg_quality=100,

@@ -135,6 +135,25 @@ class RandomAffine(_RandomLayer):
         return _mirrored(source_y, height), _mirrored(source_x, width)
 
 
+class RandomSurroundings(_RandomLayer):
+    """The surroundings of another patch: the label is about the centre, so it stays right.
+
+    A patch keeps the middle half of its rows and columns and gets the rest from the patch before it
+    in the batch (CutMix, S. Yun et al., ICCV 2019, with a fixed square).
+    """
+
+    def __init__(self, seed: int, share: float, **options):
+        super().__init__(seed, **options)
+        self.share = share
+
+    def _augmented(self, patches):
+        batch, (height, width) = ops.shape(patches)[0], patches.shape[1:3]
+        middle = np.zeros((1, height, width, 1), bool)
+        middle[:, height // 4 : height - height // 4, width // 4 : width - width // 4] = True
+        untouched = self._uniform((batch, 1, 1, 1), 0.0, 1.0) >= self.share
+        return ops.where(ops.logical_or(middle, untouched), patches, ops.roll(patches, 1, axis=0))
+
+
 class RandomScanner(_RandomLayer):
     """Another scanner: exposure, focus and compression, each drawn anew for each patch.
 
@@ -252,6 +271,10 @@ def layers_of(recipe: Recipe, *, seed: int) -> list[keras.layers.Layer]:
             name="random_affine",
         )
         augmentation.append(affine)
+    if recipe.surroundings:
+        augmentation.append(
+            RandomSurroundings(seed + 4, recipe.surroundings, name="random_surroundings")
+        )
     if recipe.brightness or recipe.blur_px or recipe.jpeg_quality < 100:
         scanner = RandomScanner(
             seed + 3,

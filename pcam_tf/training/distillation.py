@@ -1,6 +1,7 @@
 """Distillation: a student learns the probabilities of its teachers, view by view."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import keras
 
@@ -9,12 +10,24 @@ from pcam_tf.models import classifier, engines, model_files
 from pcam_tf.training import augmentation
 
 
+def locations(teachers: Sequence[str], presets: Sequence[str], run_dir: Path) -> list[str]:
+    """Return where the models of teachers lie.
+
+    Args:
+        teachers: see `recipes.Recipe`.
+        presets: names of presets; the run of such a teacher lies within the student's.
+        run_dir: the student's folder.
+    """
+    own = {name: str(Path(run_dir) / "teachers" / name) for name in presets}
+    return [str(model_files.TEACHERS.get(name, own.get(name, name))) for name in teachers]
+
+
 def _teacher(name, student):
     """Load a teacher of the student's task.
 
     One that returns logits or NaN is refused, since clipping would hide them.
     """
-    teacher = classifier.load(model_files.TEACHERS.get(name, name))
+    teacher = classifier.load(name)
     of, wanted = classifier.task_of(teacher), classifier.task_of(student)
     if (of.shape, of.classes) != (wanted.shape, wanted.classes):
         raise InputError(
@@ -30,7 +43,7 @@ def start_from(name: str, model: keras.Model, backbone: str) -> None:
     """Give a student the weights of a teacher.
 
     Args:
-        name: of `model_files.TEACHERS`, or a run's folder.
+        name: a `.keras` file or a run's folder, see `locations`.
         model: the student, of that `backbone`.
         backbone: its name.
 
@@ -59,7 +72,7 @@ def with_teachers(
 
     Args:
         model: the student.
-        teachers: names of `model_files.TEACHERS`, or runs; their log-odds are averaged.
+        teachers: `.keras` files or runs' folders, see `locations`; their log-odds are averaged.
         layers: the augmentation, see `augmentation.layers_of`.
         seed: of MixUp.
 

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from pcam_tf import data
 from pcam_tf.errors import InputError
 from pcam_tf.files import written_whole
-from pcam_tf.models import backbones, classifier, engines
+from pcam_tf.models import backbones, classifier, engines, model_files
 from pcam_tf.training import (
     augmentation,
     batch_normalization,
@@ -41,7 +41,8 @@ def train(
     Writes into `run_dir`: `recipe.json`, `history.csv` (a row an epoch), `model-frozen.keras` (the
     best of the frozen phase, unless there are teachers) and `model.keras` (the best so far by
     validation AUC). After a kill, the same call continues after the last finished epoch and ends
-    as if it had not been killed.
+    as if it had not been killed. Teachers that are presets are trained first, in the same way, in
+    `run_dir/teachers`.
 
     Args:
         recipe: what to do.
@@ -71,13 +72,14 @@ def train(
     if runs.is_finished(run.folder):
         runs.remove_leftovers(run)
         return classifier.load(run.folder)
+    teachers = _trained_teachers(run, strategy)
     _make_repeatable(recipe.seed)
     small = run
     if recipe.unresized_epochs:
         small = dataclasses.replace(run, recipe=dataclasses.replace(recipe, resize_px=None))
     model = build(small.recipe, run.task)
-    if recipe.teachers:
-        distillation.start_from(recipe.teachers[0], model, recipe.backbone)
+    if teachers:
+        distillation.start_from(teachers[0], model, recipe.backbone)
     # Only now, so that a recipe that cannot be built does not take the folder.
     with runs.locked(run):
         runs.refuse_other(run)  # another process may have begun meanwhile
@@ -85,6 +87,17 @@ def train(
         _train(run, small, model, strategy)
         runs.finish(run)
     return classifier.load(run.folder)
+
+
+def _trained_teachers(run, strategy):
+    """Train the teachers that are presets; return where all teachers lie."""
+    teachers = distillation.locations(run.recipe.teachers, recipes.PRESETS, run.folder)
+    for name, folder in zip(run.recipe.teachers, teachers, strict=True):
+        if name in recipes.PRESETS and name not in model_files.TEACHERS:
+            print(f"teacher {name}", flush=True)
+            recipe = dataclasses.replace(recipes.preset(name), seed=run.recipe.seed)
+            train(recipe, run.source, folder, training_split=run.training_split, strategy=strategy)
+    return teachers
 
 
 def _train(run, small, model, strategy):
@@ -211,7 +224,8 @@ def _augmented(run, trained):
     recipe = run.recipe
     layers = augmentation.layers_of(recipe, seed=recipe.seed)
     if recipe.teachers:
-        return distillation.with_teachers(trained, recipe.teachers, layers, seed=recipe.seed)
+        teachers = distillation.locations(recipe.teachers, recipes.PRESETS, run.folder)
+        return distillation.with_teachers(trained, teachers, layers, seed=recipe.seed)
     return keras.Sequential([keras.Input(run.task.shape), *layers, trained])
 
 

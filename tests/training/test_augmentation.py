@@ -288,3 +288,15 @@ def test_whole_grey_levels_are_rounded_not_cut_off(number):
     whole, exact = augmented(patches), augmented(patches.astype("float32"))
     assert whole.dtype == np.uint8
     assert whole.mean() == pytest.approx(exact.mean(), abs=0.1)
+
+
+def test_surroundings_come_from_the_patch_before_and_the_middle_stays():
+    patches = np.stack([np.full((16, 16, 3), value, "float32") for value in (10, 20, 30)])
+    layer = augmentation.RandomSurroundings(0, share=1.0)
+    changed = np.asarray(layer(patches, training=True))
+    assert (changed[:, 4:12, 4:12, 0] == np.reshape([10, 20, 30], (3, 1, 1))).all()
+    for edge in (changed[:, :4], changed[:, 12:], changed[:, :, :4], changed[:, :, 12:]):
+        assert (edge[..., 0] == np.reshape([30, 10, 20], (3, 1, 1))).all()
+    np.testing.assert_array_equal(layer(patches, training=False), patches)
+    never = augmentation.RandomSurroundings(0, share=0.0)
+    np.testing.assert_array_equal(never(patches, training=True), patches)

@@ -83,3 +83,21 @@ def test_half_precision_is_normalised_in_half_precision():
     found = np.asarray(layer(BATCH, training=True))
     assert found.dtype == "float16"
     np.testing.assert_allclose(found.mean(axis=(0, 1, 2), dtype="float32"), 0, atol=1e-2)
+
+
+@pytest.mark.parametrize("copied", [lambda model: model, batch_normalization.fused])
+def test_statistics_are_estimated_anew_as_means_over_batches(copied):
+    model = copied(network())
+    batches = np.random.default_rng(2).normal(-1, 3, (3, *BATCH.shape)).astype("float32")
+    trained = [np.asarray(each) for each in model.trainable_weights]
+    batch_normalization.reestimate(model, batches)
+    first = normalisations(model)[0]
+    np.testing.assert_allclose(
+        first.moving_mean, batches.mean(axis=(1, 2, 3)).mean(axis=0), atol=1e-5
+    )
+    np.testing.assert_allclose(
+        first.moving_variance, batches.var(axis=(1, 2, 3)).mean(axis=0), rtol=1e-4
+    )
+    assert {each.momentum for each in normalisations(model)} == {0.8}
+    for one, other in zip(model.trainable_weights, trained, strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -44,6 +44,9 @@ def test_presets_are_recipes_of_their_name_and_unknown_ones_are_refused():
         "cpu": "cpu",
         "cpu-144": "cpu-144",
         "distilled": "distilled",
+        "strong": "strong",
+        "strong-144": "strong-144",
+        "strong-surroundings": "strong-surroundings",
         "gpu": "gpu",
     }
     with pytest.raises(InputError, match="did you mean 'smoke'"):
@@ -476,6 +479,25 @@ def test_a_student_starts_from_its_teacher_and_learns_its_probabilities(
     taught = prediction.probabilities(teacher, patches)
     learnt = prediction.probabilities(student, patches)
     assert 0 < np.abs(learnt - taught).mean() < 0.2
+
+
+def test_teachers_that_are_presets_are_trained_first_and_once(tiny_source, tmp_path, monkeypatch):
+    short = dataclasses.replace(
+        tiny_training.RECIPE, preset="smoke", frozen_epochs=1, unfrozen_epochs=1
+    )
+    monkeypatch.setitem(recipes.PRESETS, "smoke", short)
+    recipe = dataclasses.replace(short, preset="student", teachers=("smoke",), seed=3)
+    training.train(recipe, tiny_source, tmp_path)
+    teacher = tmp_path / "teachers" / "smoke"
+    assert runs.is_finished(teacher) and runs.is_finished(tmp_path)
+    described = json.loads((teacher / "recipe.json").read_text())["recipe"]
+    assert recipes.from_json(described) == dataclasses.replace(short, seed=3)
+    # A student that was killed goes on with the teacher that it has.
+    before = (teacher / "model.keras").stat().st_mtime_ns
+    for name in ("finished.json", "model.keras", "history.csv"):
+        (tmp_path / name).unlink()
+    training.train(recipe, tiny_source, tmp_path)
+    assert (teacher / "model.keras").stat().st_mtime_ns == before
 
 
 def test_what_is_learnt_is_the_mean_of_the_teachers_log_odds(run, tiny_source):
