@@ -241,20 +241,21 @@ def _examples(table: pd.DataFrame) -> Iterator[dict]:
         path, expected = row.pop("path"), row.pop("sha256")
         if expected and hashlib.sha256(Path(path).read_bytes()).hexdigest() != expected:
             raise InputError(f"{path} is not the file of the manifest: copy the folder again.")
-        with image_files.opened(path) as picture:
-            yield row | {"image": _scaled(picture, row["magnification"], path)}
+        with image_files.opened(path) as file:
+            pixels = file.pixels()
+        yield row | {"image": _scaled(pixels, row["magnification"], path)}
 
 
-def _scaled(picture, magnification, path):
+def _scaled(pixels, magnification, path):
     """Return a field at the common scale, uint8 (height, width, 3)."""
     width = WIDTHS_PX[magnification]
-    if picture.width not in (width, ORIGINAL_WIDTH_PX):
+    height, found_px = pixels.shape[:2]
+    if found_px not in (width, ORIGINAL_WIDTH_PX):
         raise InputError(
-            f"{path} is {picture.width} px wide; a field of {magnification}X has "
+            f"{path} is {found_px} px wide; a field of {magnification}X has "
             f"{ORIGINAL_WIDTH_PX} px, or {width} px at the common scale."
         )
-    rgb = image_files.as_rgb(picture)
-    if rgb.width != width:
-        height = round(rgb.height * width / rgb.width)
-        rgb = rgb.resize((width, height), Image.Resampling.LANCZOS)
-    return np.asarray(rgb)
+    if found_px == width:
+        return pixels
+    size = (width, round(height * width / found_px))
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
