@@ -22,7 +22,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "predicted_classes",
             "probabilities_of",
             "read_predictions",
-            "read_table",
         ],
         "table_reports": ["report"],
     },

@@ -18,7 +18,7 @@ from pcam_tf import task
 from pcam_tf.errors import InputError, first_line
 from pcam_tf.files import printable
 from pcam_tf.task import PCAM, Task
-from pcam_tf.user_tables import read_csv_as_text
+from pcam_tf.user_tables import numbers, read_csv_as_text
 
 PREFIX = "probability_"
 # Probabilities that were rounded to a few digits need not add up to 1 exactly.
@@ -29,30 +29,35 @@ LABEL_FAULTS = ("normal_86", "test_49", "test_114")
 
 
 def read_predictions(path: str | Path) -> pd.DataFrame:
-    """Read and check a predictions table.
+    """Read and check a predictions table, a CSV file of any program.
 
     Returns:
         Columns `id` (text), `label` (int64), the probabilities (float64) and, if there, `group`
         (text).
 
     Raises:
-        InputError: no such file, or its content cannot be evaluated; see `check_predictions`.
+        InputError: no such file, no table (see `read_csv_as_text`), or its content cannot be
+            evaluated (see `check_predictions`).
     """
-    return check_predictions(read_table(path), str(path))
+    return check_predictions(_read_texts(path), str(path))
 
 
-def read_table(path: str | Path) -> pd.DataFrame:
-    """Read a CSV file that is said to be a predictions table, without checking its content.
+def _read_texts(path):
+    """Return a table as texts, so that ids and groups such as NA, 007 or a date stay as they are.
 
-    Every cell is a text, an empty one is None or NaN: an id or a group may be "NA", "007", a date.
-
-    Raises:
-        InputError: there is no such file, or it is not CSV.
+    Empty cells are missing values.
     """
     if not Path(path).exists():
         raise InputError(f"there is no predictions table {printable(path)}.")
     table = read_csv_as_text(path, ("id", "label", "probability", "group", "hospital"))
-    return table.mask(table == "")
+    table = table.rename(
+        columns={
+            column: PREFIX + column[len(PREFIX) :]
+            for column in table
+            if column.lower().startswith(PREFIX)
+        }
+    )
+    return table.where(table.apply(lambda texts: texts.str.strip() != ""))
 
 
 def task_of(path: str | Path) -> Task | None:
@@ -92,8 +97,8 @@ def check_predictions(table: pd.DataFrame, name: str) -> pd.DataFrame:
     _refuse_missing_columns(table, columns, name)
     table = table.copy()
     ids = table["id"].astype("str").where(table["id"].notna())
-    labels = pd.to_numeric(table["label"], errors="coerce")
-    probabilities = table[columns].apply(pd.to_numeric, errors="coerce")
+    labels = _as_numbers(table["label"])
+    probabilities = table[columns].apply(_as_numbers)
     checks = [
         (ids.isna(), "an empty id: give each patch one"),
         (ids.duplicated(), "an id for the second time: each patch has one row"),
@@ -115,6 +120,13 @@ def check_predictions(table: pd.DataFrame, name: str) -> pd.DataFrame:
         label=labels.astype("int64"),
         **{column: probabilities[column].astype("float64") for column in columns},
     )
+
+
+def _as_numbers(column):
+    """Return numbers, or texts of numbers, as float64; NaN for what is neither."""
+    if pd.api.types.is_numeric_dtype(column):
+        return column.astype("float64")
+    return numbers(column.astype("str").where(column.notna(), ""))
 
 
 def _refuse_missing_columns(table, columns, name):

@@ -164,18 +164,45 @@ def test_the_input_is_left_as_it_was():
 
 
 @pytest.mark.parametrize(
-    "text",
+    "content",
     [
-        "id,label,probability,group\nNA,0,0.1,null\n007,1,0.9,None\n",
-        "\ufeffid;label;probability;group\nNA;0;0.1;null\n007;1;0.9;None\n",
-        "ID, Label, Probability, Group\nNA, 0, 0.1, null\n007, 1, 0.9, None\n",
-        "id\tlabel\tprobability\tgroup\nNA\t0\t0.1\tnull\n007\t1\t0.9\tNone\n",
-        "id,label,probability,group,\nNA,0,0.1,null,\n007,1,0.9,None,\n",
+        "id,label,probability,group\n007,0,0.25,NA\nNA,1,0.5,2026-11-26\nnull,1,1e0,None\n",
+        "id;label;probability;group\n007;0;0,25;NA\nNA;1;0,5;2026-11-26\nnull;1;1;None\n",
+        "id\tlabel\tprobability\tgroup\n"
+        "007\t0\t0.25\tNA\nNA\t1\t0.5\t2026-11-26\nnull\t1\t1\tNone\n",
+        "\ufeffID, Label, Probability, Group\n"
+        "007, 0, 0.25, NA\nNA, 1, 0.5, 2026-11-26\nnull, 1, 1, None\n",
+        "id,label,probability,group,,\r\n"
+        "007,0,.25,NA,,\r\nNA,1,.5,2026-11-26,,\r\nnull,1,1,None,,\r\n",
+    ],
+    ids=["commas", "semicolons", "tabs", "mark, blanks and capitals", "trailing commas"],
+)
+def test_tables_of_any_program_are_read_with_their_texts(tmp_path, content):
+    path = tmp_path / "table.csv"
+    path.write_bytes(content.encode())
+    table = evaluation.read_predictions(path)
+    assert table["id"].tolist() == ["007", "NA", "null"]
+    assert table["group"].tolist() == ["NA", "2026-11-26", "None"]
+    assert table["label"].tolist() == [0, 1, 1]
+    assert table["probability"].tolist() == [0.25, 0.5, 1.0]
+
+
+def test_capitals_in_the_columns_of_classes_are_kept_after_the_prefix(tmp_path):
+    path = write(tmp_path / "table.csv", GOOD, "Id,LABEL,Probability_A,PROBABILITY_b,probability_C")
+    assert evaluation.classes_of(evaluation.read_predictions(path)) == ("A", "b", "C")
+
+
+@pytest.mark.parametrize(
+    ("rows", "header", "says"),
+    [
+        (["a,0,0.2", "b,1,0.7"], "id,label,probability,label", "two columns 'label'"),
+        (
+            ["a,0,0.2,x", "b,1,0.7,"],
+            "id,label,probability",
+            "'x' stands in a column",
+        ),
     ],
 )
-def test_texts_of_ids_and_groups_stay_texts_whatever_program_wrote_them(tmp_path, text):
-    path = tmp_path / "table.csv"
-    path.write_text(text, encoding="utf-8")
-    table = evaluation.read_predictions(path)
-    assert list(table["id"]) == ["NA", "007"] and list(table["group"]) == ["null", "None"]
-    assert list(table["label"]) == [0, 1] and list(table["probability"]) == [0.1, 0.9]
+def test_what_is_wrong_with_a_header_is_named(tmp_path, rows, header, says):
+    with pytest.raises(InputError, match=says):
+        evaluation.read_predictions(write(tmp_path / "table.csv", rows, header))

@@ -210,7 +210,7 @@ def test_an_augmentation_sheet_has_a_row_a_patch_and_a_column_a_view(drawn_figur
 
 
 def test_augmented_views_of_another_size_have_no_centre_square():
-    views = VIEWS[:, :, 16:80, 16:80].astype("float32") + 0.5
+    views = VIEWS[:, :, 16:80, 16:80].astype("float32") - 0.4
     axes = pictures.augmentation_sheet(PATCHES[:2], views).axes
     np.testing.assert_array_equal(axes[0].images[0].get_array(), PATCHES[0])
     np.testing.assert_array_equal(axes[7].images[0].get_array(), VIEWS[1, 1, 16:80, 16:80])
