@@ -20,11 +20,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "class_balance",
             "confusion_matrices",
             "decision_curve",
-            "learning_curves",
             "probability_histogram",
             "reliability",
             "roc_and_precision_recall",
         ],
+        "training_plots": ["learning_curves"],
         "style": ["NEUTRAL", "NORMAL", "TUMOUR", "new_figure", "save", "styled"],
     },
 )

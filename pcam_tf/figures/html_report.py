@@ -90,15 +90,16 @@ def _sections_of_two(report, predictions, classes):
         ),
     ]
     if "without_label_faults" in report:
-        kept = report["without_label_faults"]
-        sections.append(
-            {
-                "title": "Without slides whose labels are known to be faulty",
-                "text": f"{kept['patches_left_out']:,} patches left out.",
-                "rows": reports.metric_rows({"auc": kept["auc"], "accuracy": kept["accuracy"]}),
-            }
-        )
+        sections.append(_label_fault_section(report["without_label_faults"]))
     return sections
+
+
+def _label_fault_section(kept):
+    return {
+        "title": "Without slides whose labels are known to be faulty",
+        "text": f"{kept['patches_left_out']:,} patches left out.",
+        "rows": reports.metric_rows({"auc": kept["auc"], "accuracy": kept["accuracy"]}),
+    }
 
 
 def _sections_of_more(report, predictions, classes):

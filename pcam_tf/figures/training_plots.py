@@ -1,11 +1,12 @@
-"""Figures of a training: what the two phases do differently."""
+"""Figures of a training: its history, and what the two phases do differently."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
-from pcam_tf.figures.style import SERIES, new_figure, styled
+from pcam_tf.figures.style import GREEN, NEUTRAL, SERIES, new_figure, styled
 
 
 @styled
@@ -32,3 +33,79 @@ def phases(
     parameters.grid(axis="y", visible=False)
     parameters.invert_yaxis()
     return figure
+
+
+@styled
+def learning_curves(history: pd.DataFrame) -> Figure:
+    """Draw a run's history, its two phases marked.
+
+    Columns: `phase` ("frozen" or "unfrozen"), `epoch`, `loss`, `validation_loss`,
+    `validation_auc`; a row an epoch.
+    """
+    figure = new_figure(10, 3.6)
+    loss, auc = figure.subplots(1, 2)
+    epochs = np.arange(1, len(history) + 1)
+    frozen = int((history["phase"] == "frozen").sum())
+    loss.plot(
+        epochs,
+        history["loss"],
+        color=NEUTRAL,
+        linestyle="--",
+        marker=".",
+        label="training",
+    )
+    loss.plot(epochs, history["validation_loss"], color=GREEN, marker=".", label="validation")
+    loss.set_ylabel("cross-entropy")
+    loss.set_title("Loss")
+    auc.plot(epochs, history["validation_auc"], color=GREEN, marker=".", label="validation")
+    _mark_best(auc, history)
+    auc.set_ylabel("AUC")
+    auc.set_title("Validation AUC")
+    for axes in (loss, auc):
+        _mark_phases(axes, frozen, len(history))
+        axes.legend(loc="best")
+    return figure
+
+
+def _mark_best(auc, history):
+    """Circle the epoch whose weights are kept."""
+    if not len(history):
+        return
+    # The first of equals, as training keeps it; an AUC that is not a number is never the best.
+    best = int(np.argmax(history["validation_auc"].fillna(-1).to_numpy()))
+    best_auc = history["validation_auc"].iloc[best]
+    auc.plot(
+        best + 1,
+        best_auc,
+        marker="o",
+        markersize=10,
+        fillstyle="none",
+        color="black",
+        linestyle="",
+        label=f"kept: {best_auc:.3f}",
+    )
+
+
+def _mark_phases(axes, frozen, epochs):
+    """Shade the frozen phase, name both, and set the axis of epochs."""
+    axes.axvspan(0.5, frozen + 0.5, color="#f0f0f0", zorder=0)
+    axes.margins(y=0.15)
+    axes.set_xlim(0.5, max(epochs, 1) + 0.5)
+    axes.set_xlabel("epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    # At the outer ends, where even phases of one epoch leave room for their names.
+    for present, place, side, name in (
+        (frozen > 0, 0.01, "left", "frozen phase (grey)"),
+        (frozen < epochs, 0.99, "right", "unfrozen phase"),
+    ):
+        if present:
+            axes.text(
+                place,
+                0.985,
+                name,
+                transform=axes.transAxes,
+                ha=side,
+                va="top",
+                fontsize=9,
+                color="#444444",
+            )
