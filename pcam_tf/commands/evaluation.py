@@ -157,7 +157,7 @@ def compare(
 ) -> str:
     """Compare two models on the same patches, with 95 % intervals.
 
-    The intervals are from a paired bootstrap. Where the first table has groups, such as slides,
+    The intervals are from a paired bootstrap. Where a table has groups, such as slides,
     they are resampled whole, and the p-values of that bootstrap are those to go by. DeLong's test
     of AUC and McNemar's of accuracy take patches as independent.
     """

@@ -36,10 +36,11 @@ def compare(
         no intervals and no p by bootstrap.
 
     Raises:
-        InputError: the tables hold different classes, patches or labels.
+        InputError: the tables hold different classes, patches, labels or groups.
     """
     _refuse_other_classes(first, second)
     second = _matched(first, second)
+    first = _with_groups(first, second)
     labels = first["label"].to_numpy()
     predicted = np.stack(
         [
@@ -102,6 +103,21 @@ def _matched(first, second):
             f"{first['id'].iloc[int(np.argmax(different))]}: they are of different data."
         )
     return second
+
+
+def _with_groups(first, second):
+    """Return the first table with the groups of either, which must not contradict each other."""
+    if not intervals.is_grouped(second):
+        return first
+    if not intervals.is_grouped(first):
+        return first.assign(group=second["group"].to_numpy())
+    different = first["group"].astype("str").to_numpy() != second["group"].astype("str").to_numpy()
+    if different.any():
+        raise InputError(
+            f"the tables disagree on the group of {different.sum():,} patches, such as "
+            f"{first['id'].iloc[int(np.argmax(different))]}: name groups alike in both, or in one."
+        )
+    return first
 
 
 def _mcnemar(right):

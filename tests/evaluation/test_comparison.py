@@ -226,3 +226,15 @@ def test_tables_of_other_classes_are_refused():
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match=r"different classes \(two classes; ductal"):
         comparison.compare(tables(20)[0], first)
+
+
+def test_groups_of_either_table_are_used_and_must_agree():
+    first, second = tables(120, groups=12)
+    alone = first.drop(columns="group"), second.drop(columns="group")
+    both = comparison.compare(first, second)
+    shuffled = second.sample(frac=1, random_state=0)
+    assert comparison.compare(alone[0], shuffled) == comparison.compare(first, alone[1]) == both
+    assert both["groups"] == 12
+    second.loc[3, "group"] = "slide99"
+    with pytest.raises(InputError, match="group of 1 patches, such as p3"):
+        comparison.compare(first, second)
