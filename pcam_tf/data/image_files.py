@@ -153,6 +153,7 @@ def opened(source: Source, name: str | None = None) -> Iterator[Opened]:
                 f"{name} is not a picture that can be read (another format): give a PNG, JPEG or "
                 "TIFF file."
             )
+        _refuse_kind(name, kind if kind not in FORMATS else "")
         header = image_kinds.tiff_header(file) if kind == "TIFF" else None
         if header:
             _refuse_kind(name, header.refused)

@@ -22,6 +22,9 @@ _SIGNATURES = {
 }
 _JPEG_2000 = (33003, 33004, 33005, 34712)
 _JPEG = (6, 7)
+# None, CCITT, LZW, JPEG, deflate, PackBits, LZMA, Zstandard. Others may end the process in libtiff.
+_COMPRESSIONS = (1, 2, 3, 4, 5, *_JPEG, 8, 32773, 32946, 34925, 50000)
+_JPEG_2000_FILES = (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
 _GREY, _COLOUR = (0, 1), (0, 1, 2, 3, 5, 6)
 _YCBCR = 6
 # Counting the pages of a file with thousands of them takes long.
@@ -42,7 +45,9 @@ class TiffHeader(NamedTuple):
 
 
 def file_format(start: bytes) -> str | None:
-    """Return "PNG", "JPEG" or "TIFF" from the first bytes of a file, or None."""
+    """Return "PNG", "JPEG", "TIFF" or "JPEG 2000" from a file's first 12 bytes, or None."""
+    if start.startswith(_JPEG_2000_FILES):
+        return "JPEG 2000"
     return next((name for sign, name in _SIGNATURES.items() if start.startswith(sign)), None)
 
 
@@ -81,6 +86,8 @@ def _refused_kind(page):
         return f"{bits} bits a channel"
     if page.compression in _JPEG_2000:
         return "JPEG 2000"
+    if page.compression not in _COMPRESSIONS:
+        return f"compression {_word(page.compression)}"
     if page.photometric == _YCBCR and page.compression not in _JPEG:
         return "YCbCr without JPEG"
     if page.photometric not in _COLOUR:

@@ -142,10 +142,12 @@ def picture_files(paths: Iterable[str | Path]) -> list[Path]:
     for path in paths:
         if path.is_dir():
             inside = _files_in(path)
+            nothing = f"{printable(path)} holds no PNG, JPEG or TIFF file"
+            # A pattern such as `*.tif` also gives folders of such names.
             if not inside and not (path.suffix.lower() in SUFFIXES and len(paths) > 1):
-                raise InputError(
-                    f"{printable(path)} holds no PNG, JPEG or TIFF file; subfolders are not read."
-                )
+                raise InputError(f"{nothing}; subfolders are not read.")
+            if not inside:
+                warnings.warn(f"{nothing}: it is a folder.", stacklevel=2)
             files += inside
         elif path.is_file():
             files.append(path)
