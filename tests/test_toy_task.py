@@ -184,7 +184,7 @@ def test_a_model_of_one_task_refuses_patches_of_another(run_dir, tiny_source):
 
 def test_a_teacher_of_another_task_is_refused(data_dir, tmp_path):
     recipe = dataclasses.replace(recipes.preset("distilled"), preset="shapes")
-    with pytest.raises(InputError, match="teacher cpu is of pcam"):
+    with pytest.raises(InputError, match=r"teacher .*cpu.* is of pcam"):
         training.train(recipe, data.open_source(data_dir), tmp_path / "student")
     assert not (tmp_path / "student").exists()
 

@@ -34,7 +34,8 @@ def froc(
     from pcam_tf.slides import froc as measure
 
     figure = output.with_suffix(".png") if files.is_ordinary(output) else None
-    files.check_outputs([output, figure], [slides])
+    read = [path for folder in (detections, annotations) for path in folder.glob("*")]
+    files.check_outputs([output, figure], [slides, *read])
     results, missing = measure.judge_folders(detections, annotations, measure.read_slides(slides))
     summary = measure.summary(results) | {"not_counted": missing}
     files.write_json(output, summary)

@@ -221,11 +221,13 @@ def test_a_model_is_exported_and_predicts_by_either_engine(model_file, tmp_path,
     engines.export_file(model_file).unlink()
     assert run("export", "--model", model_file.parent) == 0
     assert "exported to" in capsys.readouterr().out
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
     for patch, name in zip(NOISE[:3], "abc", strict=True):
-        Image.fromarray(patch).save(tmp_path / f"{name}.png")
+        Image.fromarray(patch).save(pictures / f"{name}.png")
     tables = []
     for engine in ("litert", "tensorflow"):
-        words = ["predict", "--images", tmp_path, "--model", model_file, "--engine", engine]
+        words = ["predict", "--images", pictures, "--model", model_file, "--engine", engine]
         assert run(*words, "--output", tmp_path / f"{engine}.csv") == 0
         tables.append(pd.read_csv(tmp_path / f"{engine}.csv"))
     pd.testing.assert_frame_equal(*tables, atol=1e-5, rtol=0)
@@ -233,11 +235,13 @@ def test_a_model_is_exported_and_predicts_by_either_engine(model_file, tmp_path,
 
 def test_an_engine_that_there_is_not_is_one_line(model_file, tmp_path, capsys):
     output = tmp_path / "table.csv"
-    words = ["predict", "--images", tmp_path, "--model", model_file, "--output", output]
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    words = ["predict", "--images", pictures, "--model", model_file, "--output", output]
     assert run(*words, "--engine", "litret") == 2  # before the folder is found to be empty
     assert "error: unknown engine 'litret': did you mean 'litert'?" in capsys.readouterr().err
     spoil(model_file, "truncated")
-    Image.fromarray(NOISE[0]).save(tmp_path / "one.png")
+    Image.fromarray(NOISE[0]).save(pictures / "one.png")
     assert run(*words, "--engine", "litert") == 2
     printed = capsys.readouterr().err
     assert printed.count("error: ") == 1 and "is damaged" in printed and "Traceback" not in printed
