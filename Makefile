@@ -2,7 +2,7 @@
 # make test        ruff, pytest, and every notebook executed
 # make test-all    the same, and the slow tests that a release needs
 # make bench       ours against what a user would do instead: DATA_DIR=DIR make bench
-# make ship        make the run in runs/distilled the model that the package ships, and report on
+# make ship        make the run in runs/strong the model that the package ships, and report on
 #                  what is shipped: DATA_DIR=DIR make ship
 # make lock        choose the exact versions anew (needs uv)
 # make address     carry the repository's address from pyproject.toml to README and notebooks
@@ -48,9 +48,9 @@ bench: $(INSTALLED)
 
 ship: $(INSTALLED)
 	@$(VENV) -c "from pcam_tf.models import classifier as c, model_files as f; \
-	  c.save_small(c.load('runs/distilled'), f.SHIPPED_MODEL)"
+	  c.save_small(c.load('runs/strong'), f.SHIPPED_MODEL)"
 	@$(VENV) -c "from pcam_tf.models import engines; engines.export(small=True)"
-	@cp runs/distilled/recipe.json runs/distilled/history.csv pcam_tf/shipped/
+	@cp runs/strong/recipe.json runs/strong/history.csv pcam_tf/shipped/
 	@$(VENV) -c "from pcam_tf import data, prediction; from pcam_tf.evaluation import reports; run = 'pcam_tf/shipped'; \
 	  prediction.predict_run(run, data.open_source('$(DATA_DIR)'), test_time_augmentation=True); \
 	  reports.report_run(run)"

@@ -1,5 +1,6 @@
 """The repository itself: its metadata, its prose, and the models that it ships."""
 
+import dataclasses
 import itertools
 import json
 import os
@@ -10,13 +11,12 @@ import tomllib
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from pcam_tf import data, evaluation, prediction
+from pcam_tf import data, evaluation, prediction, task
 from pcam_tf.evaluation import reports
 from pcam_tf.models import classifier, model_files
-from pcam_tf.training import recipes
+from pcam_tf.training import phases, recipes
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -68,21 +68,18 @@ def test_the_readme_names_every_folder_and_its_commands_are_real():
                 assert word in usage, line
 
 
-@pytest.mark.parametrize("name", ["cpu", "cpu-144", "distilled"])
-def test_a_shipped_model_is_that_of_its_recipe(name):
-    model = model_files.TEACHERS.get(name, model_files.SHIPPED_MODEL)
-    described = json.loads((model.parent / "recipe.json").read_text(encoding="utf-8"))["recipe"]
-    assert recipes.from_json(described) == recipes.preset(name)
-    assert model.stat().st_size < 10_000_000
+def test_the_shipped_model_is_that_of_its_recipe():
+    path = model_files.SHIPPED_MODEL.with_name("recipe.json")
+    described = json.loads(path.read_text(encoding="utf-8"))["recipe"]
+    assert recipes.from_json(described) == recipes.preset("strong")
+    built = phases.build(dataclasses.replace(recipes.preset("strong"), weights=None), task.PCAM)
+    assert [each.shape for each in classifier.load().weights] == [w.shape for w in built.weights]
 
 
-def test_the_tables_of_the_model_card_are_those_of_the_shipped_reports():
+def test_the_table_of_the_model_card_is_that_of_the_shipped_report():
     card = (ROOT / "pcam_tf" / "shipped" / "MODEL_CARD.md").read_text(encoding="utf-8")
-    average = reports.read_run_report(model_files.TEACHERS["cpu-144"].parent)["average"]
-    teacher = reports.read_run_report(model_files.TEACHERS["cpu"].parent)
     shipped = reports.read_run_report(model_files.SHIPPED_MODEL.parent)
-    for content in (shipped, teacher, {"average": average}):
-        assert reports.markdown_table(reports.summary_rows(content)) in card
+    assert reports.markdown_table(reports.summary_rows(shipped)) in card
 
 
 def test_the_results_in_the_readme_are_those_of_the_shipped_model():
@@ -119,26 +116,6 @@ def test_the_shipped_model_does_on_real_patches_what_its_card_says(real_source):
     for name, point in claimed["operating_points"].items():
         counts = evaluation.confusion(table["label"], table["probability"], point["threshold"])
         np.testing.assert_allclose(counts, point["confusion"], atol=2, err_msg=name)
-
-
-@pytest.mark.real
-def test_the_average_does_on_real_patches_what_its_report_says(real_source):
-    if data.count(real_source, "test") != 1500:
-        pytest.skip("the report is about the subset of 1,500 test patches")
-    second = model_files.TEACHERS["cpu-144"].parent
-    claimed = pd.read_csv(second / "average-test.csv", nrows=200)
-    tables = [
-        prediction.predict_split(
-            classifier.load(path), real_source, "test[:200]", test_time_augmentation=True
-        )
-        for path in model_files.TEACHERS.values()
-    ]
-    table = prediction.average(tables)
-    assert list(table["id"]) == list(claimed["id"])
-    np.testing.assert_allclose(table["probability"], claimed["probability"], atol=2e-3)
-    whole = evaluation.report(evaluation.read_predictions(second / "average-test.csv"))
-    report = reports.read_run_report(second)["average"]
-    assert whole["metrics"]["auc"] == report["metrics"]["auc"]
 
 
 def test_every_link_and_picture_in_the_prose_exists():

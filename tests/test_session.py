@@ -47,7 +47,7 @@ def test_an_unknown_preset_is_refused_before_anything_happens(notebooks_dir):
     assert Path.cwd() == notebooks_dir
 
 
-@pytest.mark.parametrize("preset", ["cpu", "gpu", "distilled"])
+@pytest.mark.parametrize("preset", ["cpu", "gpu", "strong"])
 def test_a_real_preset_never_runs_on_synthetic_patches(notebooks_dir, monkeypatch, preset):
     monkeypatch.setenv("PCAM_TF_PRESET", preset)
     monkeypatch.setenv("PCAM_TF_DATA_DIR", "")

@@ -183,7 +183,7 @@ def test_a_model_of_one_task_refuses_patches_of_another(run_dir, tiny_source):
 
 
 def test_a_teacher_of_another_task_is_refused(data_dir, tmp_path):
-    recipe = dataclasses.replace(recipes.preset("distilled"), preset="shapes")
+    recipe = dataclasses.replace(recipes.preset("strong"), preset="shapes")
     with pytest.raises(InputError, match=r"teacher .*cpu.* is of pcam"):
         training.train(recipe, data.open_source(data_dir), tmp_path / "student")
     assert not (tmp_path / "student").exists()

@@ -42,8 +42,7 @@ Average = Annotated[
     bool,
     typer.Option(
         "--average",
-        help="Average the log-odds of the models of --model. Default models: the two teachers "
-        "of the model in the package, which take more than three times as long.",
+        help="Average the log-odds of the models of --model.",
     ),
 ]
 Shard = Annotated[
@@ -164,8 +163,7 @@ def _check_output(output, part, models, pictures, source):
 def _models(given, average):
     from pcam_tf.models import model_files
 
-    default = model_files.TEACHERS.values() if average else [model_files.SHIPPED_MODEL]
-    models = given or list(default)
+    models = given or [model_files.SHIPPED_MODEL]
     if (len(models) > 1) != average:
         raise InputError("--average takes several models, as in --average --model A.keras B.keras.")
     return models

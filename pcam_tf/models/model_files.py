@@ -13,10 +13,6 @@ from pcam_tf.files import check_no_pointer
 TASK_ENTRY = "task.json"
 
 SHIPPED_MODEL = Path(__file__).parent.parent / "shipped" / "model.keras"
-# The two teachers of the shipped model, by the names of their presets; their average is better.
-TEACHERS = {
-    name: SHIPPED_MODEL.parent / "teachers" / name / "model.keras" for name in ("cpu", "cpu-144")
-}
 
 
 def model_file(model: str | Path) -> Path:

@@ -55,7 +55,6 @@ def recipe_of(preset: str, task: Task = PCAM) -> recipes.Recipe:
         teachers=(),
         crop_px=PCAM.centre_px if preset == "smoke" else task.side_px,
         resize_px=None,
-        unresized_epochs=0,
         dropout=0.2,
         stochastic_depth=0.0,
         stain_strength=0.25,

@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 
 from pcam_tf.errors import InputError
-from pcam_tf.models import classifier, engines, model_files
+from pcam_tf.models import classifier, engines
 from pcam_tf.training import augmentation
 
 
@@ -19,7 +19,7 @@ def locations(teachers: Sequence[str], presets: Sequence[str], run_dir: Path) ->
         run_dir: the student's folder.
     """
     own = {name: str(Path(run_dir) / "teachers" / name) for name in presets}
-    return [str(model_files.TEACHERS.get(name, own.get(name, name))) for name in teachers]
+    return [own.get(name, name) for name in teachers]
 
 
 def _teacher(name, student):

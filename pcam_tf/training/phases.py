@@ -10,9 +10,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from pcam_tf import data
-from pcam_tf.errors import InputError
 from pcam_tf.files import written_whole
-from pcam_tf.models import backbones, classifier, engines, model_files
+from pcam_tf.models import backbones, classifier, engines
 from pcam_tf.training import (
     augmentation,
     batch_normalization,
@@ -61,11 +60,6 @@ def train(
             missing or of another network, or the preset needs real patches and these are synthetic.
     """
     recipes.check_patches(recipe.preset, real=not data.is_synthetic(source))
-    if recipe.backbone == backbones.ENCODER and recipe.unresized_epochs:
-        raise InputError(
-            f"the preset {recipe.preset} changes the size of patches within a training, which "
-            f"the backbone {backbones.ENCODER} cannot: choose another preset."
-        )
     run = Run(recipe, source, Path(run_dir), training_split)
     runs.refuse_other(run)
     runs.refuse_incomplete(run)
@@ -74,17 +68,14 @@ def train(
         return classifier.load(run.folder)
     teachers = _trained_teachers(run, strategy)
     _make_repeatable(recipe.seed)
-    small = run
-    if recipe.unresized_epochs:
-        small = dataclasses.replace(run, recipe=dataclasses.replace(recipe, resize_px=None))
-    model = build(small.recipe, run.task)
+    model = build(recipe, run.task)
     if teachers:
         distillation.start_from(teachers[0], model, recipe.backbone)
     # Only now, so that a recipe that cannot be built does not take the folder.
     with runs.locked(run):
         runs.refuse_other(run)  # another process may have begun meanwhile
         runs.write_description(run)
-        _train(run, small, model, strategy)
+        _train(run, model, strategy)
         runs.finish(run)
     return classifier.load(run.folder)
 
@@ -93,26 +84,20 @@ def _trained_teachers(run, strategy):
     """Train the teachers that are presets; return where all teachers lie."""
     teachers = distillation.locations(run.recipe.teachers, recipes.PRESETS, run.folder)
     for name, folder in zip(run.recipe.teachers, teachers, strict=True):
-        if name in recipes.PRESETS and name not in model_files.TEACHERS:
+        if name in recipes.PRESETS:
             print(f"teacher {name}", flush=True)
             recipe = dataclasses.replace(recipes.preset(name), seed=run.recipe.seed)
             train(recipe, run.source, folder, training_split=run.training_split, strategy=strategy)
     return teachers
 
 
-def _train(run, small, model, strategy):
-    """Run the phases that are still to do; `small` is the run before patches are resized."""
-    recipe = run.recipe
+def _train(run, model, strategy):
+    """Run the phases that are still to do."""
     with data.readable_errors():
-        if not recipe.teachers:
-            frozen_phase(small, model)
-        if recipe.unresized_epochs:
-            last = min(recipe.unresized_epochs, recipe.unfrozen_epochs)
-            unfrozen_phase(small, model, last, strategy)
-            # Its weights and the optimizer's state come from the last epoch's checkpoint.
-            model = build(_unloaded(recipe), run.task)
-        if recipe.unfrozen_epochs > recipe.unresized_epochs:
-            unfrozen_phase(run, model, recipe.unfrozen_epochs, strategy)
+        if not run.recipe.teachers:
+            frozen_phase(run, model)
+        if run.recipe.unfrozen_epochs:
+            unfrozen_phase(run, model, strategy)
 
 
 def _unloaded(recipe):
@@ -169,14 +154,13 @@ def frozen_phase(run: Run, model: keras.Model) -> None:
 
 
 def unfrozen_phase(
-    run: Run, model: keras.Model, last: int, strategy: tf.distribute.Strategy | None = None
+    run: Run, model: keras.Model, strategy: tf.distribute.Strategy | None = None
 ) -> None:
-    """Train backbone and head together on augmented patches, up to epoch `last`.
+    """Train backbone and head together on augmented patches.
 
     Args:
         run: what to train and where.
         model: the classifier to begin with; its weights change.
-        last: how many epochs the phase has in all, or has before the size of patches changes.
         strategy: see `train`.
     """
     recipe, labels = run.recipe, _labels(run, run.training_split)
@@ -203,7 +187,7 @@ def unfrozen_phase(
         )
 
     record = Record(run, "unfrozen", model, validate, _labels(run, "validation"))
-    _fit(augmented, record, epochs, last, _steps(labels, run), labels)
+    _fit(augmented, record, epochs, recipe.unfrozen_epochs, _steps(labels, run), labels)
 
 
 def _trained_copy(run, model, strategy):

@@ -17,10 +17,6 @@ class Recipe:
             "ViT" the file of an encoder, see `weights.load_encoder`.
         crop_px: side of the centre crop that the backbone sees; None for the whole patch.
         resize_px: side that the crop is resized to, or None.
-        unresized_epochs: so many epochs of the unfrozen phase, and the frozen phase before them, do
-            without `resize_px`: they cost less, and the rest is left to learn at full size what
-            only shows there (progressive resizing, as in M. Tan and Q. Le, EfficientNetV2, ICML
-            2021).
         dropout: share of features dropped in training.
         stochastic_depth: how often training skips residual blocks, see `backbones.connect`.
         batch_size: patches a step, in both phases.
@@ -31,7 +27,7 @@ class Recipe:
         surroundings: share of patches that get the surroundings of another, see
             `augmentation.RandomSurroundings`.
         brightness, blur_px, jpeg_quality: see `augmentation.RandomScanner`; 0, 0, 100 for none.
-        teachers: names of `model_files.TEACHERS`, presets (they are trained first) or runs. Their
+        teachers: presets (they are trained first) or runs. Their
             log-odds, averaged, are learnt in place of the labels, see
             `distillation.with_teachers`; the unfrozen phase goes on from the first of them, so that
             there is no frozen phase.
@@ -58,7 +54,6 @@ class Recipe:
     weights: str | None = "imagenet"
     crop_px: int | None = None
     resize_px: int | None = None
-    unresized_epochs: int = 0
     dropout: float = 0.2
     stochastic_depth: float = 0.0
     batch_size: int = 64
@@ -122,37 +117,6 @@ PRESETS = {
     # `python -m pcam_tf reproduce --preset cpu --data-dir DIR`: 43 minutes on two busy cores for
     # 20,000 real patches; AUC 0.955 (0.945–0.966) on 1,500 of the official test split.
     "cpu": Recipe(preset="cpu"),
-    # `python -m pcam_tf train --preset cpu-144 --data-dir DIR`: 85 minutes on two busy cores for
-    # 20,000 real patches. Stronger augmentation and a larger size: no better alone, but different,
-    # so that its average with `cpu` is better than either.
-    "cpu-144": Recipe(
-        preset="cpu-144",
-        resize_px=144,
-        unresized_epochs=6,
-        unfrozen_epochs=11,
-        dropout=0.3,
-        stochastic_depth=0.1,
-        stain_strength=0.35,
-        rotation_degrees=45.0,
-        scaling=1.15,
-        weight_decay=0.05,
-    ),
-    # One model that has learnt what the two above say together, and to say it of blurred,
-    # compressed, differently exposed and scaled patches too.
-    # `python -m pcam_tf train --preset distilled --data-dir DIR`: about an hour on two idle cores.
-    "distilled": Recipe(
-        preset="distilled",
-        teachers=("cpu", "cpu-144"),
-        stain_strength=0.35,
-        rotation_degrees=45.0,
-        scaling=1.3,
-        brightness=0.2,
-        blur_px=1.5,
-        jpeg_quality=30,
-        weight_decay=0.05,
-        unfrozen_epochs=6,
-        unfrozen_learning_rate=5e-4,
-    ),
     # `python -m pcam_tf train --preset strong --data-dir DIR` trains both teachers, then the
     # student: about six hours on two idle cores for 20,000 patches (2.4 + 1.1 + 2.4, from rates
     # measured at 144 and 96 px; not run as a whole yet).
@@ -211,6 +175,9 @@ def from_json(content: dict, task: Task = PCAM) -> Recipe:
         InputError: it holds something that no recipe has.
     """
     content = content | {"teachers": tuple(content.get("teachers", ()))}
+    # Recipes of earlier versions hold this field: 0 says that it was not used.
+    if content.get("unresized_epochs") == 0:
+        del content["unresized_epochs"]
     if content.get("crop_px") == task.side_px:
         content["crop_px"] = None
     try:

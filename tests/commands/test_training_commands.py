@@ -76,8 +76,7 @@ def test_a_head_is_trained_on_the_features_of_an_encoder(
 @pytest.mark.parametrize(
     ("preset", "options", "says"),
     [
-        ("distilled", ["--frozen-only"], "has no frozen phase"),
-        ("cpu-144", None, "changes the size of patches within a training"),
+        ("strong", ["--frozen-only"], "has no frozen phase"),
         ("cpu", ["--backbone", "ViT"], "is the network in a file of weights"),
     ],
 )
@@ -119,7 +118,7 @@ def test_the_notebooks_are_not_executed_at_a_preset_without_a_frozen_phase(
     prepared, tmp_path, monkeypatch, capfd
 ):
     monkeypatch.chdir(tmp_path)
-    words = ["reproduce", "--preset", "distilled", "--data-dir", prepared]
-    refused(run(*words), capfd, "the preset distilled has no frozen phase")
+    words = ["reproduce", "--preset", "strong", "--data-dir", prepared]
+    refused(run(*words), capfd, "the preset strong has no frozen phase")
     assert run("reproduce", "--help") == 0
-    assert "distilled" not in capfd.readouterr().out
+    assert "strong" not in capfd.readouterr().out
