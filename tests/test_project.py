@@ -15,7 +15,7 @@ import pytest
 
 from pcam_tf import data, evaluation, prediction, task
 from pcam_tf.evaluation import reports
-from pcam_tf.models import classifier, model_files
+from pcam_tf.models import classifier, engines, model_files
 from pcam_tf.training import phases, recipes
 
 ROOT = Path(__file__).parent.parent
@@ -105,7 +105,7 @@ def test_the_shipped_model_does_on_real_patches_what_its_card_says(real_source):
     if data.count(real_source, "test") != 1500:
         pytest.skip("the card is about the subset of 1,500 test patches")
     table = prediction.predict_split(
-        classifier.load(), real_source, "test", test_time_augmentation=True
+        engines.load(), real_source, "test", test_time_augmentation=True
     )
     claimed = reports.read_run_report(model_files.SHIPPED_MODEL.parent)["unfrozen"]
     found = evaluation.report(table)

@@ -18,7 +18,7 @@ from pcam_tf.app import findings
 from pcam_tf.errors import InputError
 from pcam_tf.evaluation import comparison, report_text, reports
 from pcam_tf.figures import html_report, pictures
-from pcam_tf.models import backbones, classifier, engines
+from pcam_tf.models import backbones, classifier, engines, model_files
 from pcam_tf.training import recipes
 
 CLASSES = list(toy_task.TASK.classes)
@@ -183,8 +183,9 @@ def test_a_model_of_one_task_refuses_patches_of_another(run_dir, tiny_source):
 
 
 def test_a_teacher_of_another_task_is_refused(data_dir, tmp_path):
-    recipe = dataclasses.replace(recipes.preset("strong"), preset="shapes")
-    with pytest.raises(InputError, match=r"teacher .*cpu.* is of pcam"):
+    teacher = str(model_files.SHIPPED_MODEL)
+    recipe = dataclasses.replace(recipes.preset("strong"), preset="shapes", teachers=(teacher,))
+    with pytest.raises(InputError, match=r"teacher .*shipped.* is of pcam"):
         training.train(recipe, data.open_source(data_dir), tmp_path / "student")
     assert not (tmp_path / "student").exists()
 

@@ -95,9 +95,9 @@ def perturbation(curves: dict[str, dict[str, np.ndarray]]) -> Figure:
                 label=name,
             )
         axes.set_title(title)
-        axes.set_xlabel("share of the patch, highest values of the map first")
         axes.xaxis.set_major_formatter("{x:.0%}")
     panels[0].set_ylabel("probability of the predicted class")
+    figure.supxlabel("share of the patch, highest values of the map first", fontsize="medium")
     panels[1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
     return figure
 
