@@ -116,18 +116,20 @@ def audit(
         Path | None, typer.Option(metavar="JSON", help="Also write the audit as JSON.")
     ] = None,
 ) -> str:
-    """Count classes, duplicates, leaks and blank patches."""
+    """Count classes, duplicates, leaks, blank patches and, where known, slides."""
     from pcam_tf import data
-    from pcam_tf.data import audit
+    from pcam_tf.data import audit, audit_text
     from pcam_tf.files import check_outputs, write_json
 
     source = options.open_source(data_dir)
     check_outputs([output], options.input_files(source=source))
     splits = [split for split in data.SPLITS if split in source.info.splits]
+    groups = data.groups_of(source)
     counted = audit.audit(
         {split: data.arrays(data.batches(source, split, batch_size=256)) for split in splits},
         data.task_of(source),
+        None if groups is None else groups["group"],
     )
     if output:
         write_json(output, counted)
-    return audit.format_audit(counted)
+    return audit_text.format_audit(counted)

@@ -34,7 +34,9 @@ EXAMPLES = 10
 
 
 def audit(
-    batches_by_split: Mapping[str, Iterable[Mapping[str, np.ndarray]]], task: Task = PCAM
+    batches_by_split: Mapping[str, Iterable[Mapping[str, np.ndarray]]],
+    task: Task = PCAM,
+    groups: pd.Series | None = None,
 ) -> dict:
     """Count what the splits hold, and find copies within and across them.
 
@@ -48,7 +50,9 @@ def audit(
     Args:
         batches_by_split: split -> batches of `id` (B, text), `image` (B, side, side, 3 uint8) and
             `label` (B, an index into the task's classes).
-        task: side of a patch and names of its classes.
+        task: side of a patch, names of its classes and of its unit of grouping.
+        groups: the group, such as the slide, of each patch, text; the index holds the ids. Patches
+            that are not in it count as of unknown group.
 
     Returns:
         JSON-able: `splits` (for each: patches, a count under each class's name, blank, channel_mean
@@ -57,7 +61,9 @@ def audit(
         the first of each group; `across` "train/validation" and so on: groups in both, their
         patches; `examples`, ids); `label_conflicts` (groups of exact duplicates with different
         labels); `id_clashes` (ids that occur more than once `within` a split; ids that occur
-        `across` two).
+        `across` two); with `groups` also `groups` (`unit`; `within` a split: groups, patches of
+        known group, those of the smallest and the largest; `across` two: groups in both, their
+        patches; `examples`).
 
     Raises:
         InputError: a split is empty, or its patches or labels are not the task's.
@@ -85,7 +91,7 @@ def audit(
         ),
         "label_conflicts": _label_conflicts(patches),
         "id_clashes": _id_clashes(patches, names),
-    }
+    } | ({} if groups is None else {"groups": _shared_groups(patches, names, groups, task.group)})
 
 
 def _read_split(split: str, batches: Iterable, task: Task) -> tuple[dict, pd.DataFrame, np.ndarray]:
@@ -248,51 +254,29 @@ def _id_clashes(patches: pd.DataFrame, splits: list[str]) -> dict:
     }
 
 
-def format_audit(found: dict) -> str:
-    """Return what `audit` found as plain-text tables."""
-    splits = pd.DataFrame([_split_row(name, of) for name, of in found["splits"].items()])
-    within = pd.DataFrame([_within_row(found, split) for split in found["splits"]])
-    pairs = found["exact_duplicates"]["across"]
-    across = pd.DataFrame([_across_row(found, pair) for pair in pairs])
-    conflicts = found["label_conflicts"]
-    tables = [table.to_string(index=False) for table in (splits, within, across) if len(table)]
-    verdict = (
-        f"Label conflicts: {conflicts['groups']} groups of identical patches with different labels "
-        f"({conflicts['patches']} patches)."
-    )
-    return "\n\n".join([*tables, verdict]) + "\n"
-
-
-def _split_row(name, of):
-    return {
-        "split": name,
-        "patches": f"{of['patches']:,}",
-        **{each: f"{of[each]:,}" for each in of["blank"]},
-        **{f"blank {each}": f"{count:,}" for each, count in of["blank"].items()},
-        "mean R G B": " ".join(f"{value:.1f}" for value in of["channel_mean"]),
-        "std R G B": " ".join(f"{value:.1f}" for value in of["channel_std"]),
+def _shared_groups(patches, splits, groups, unit):
+    """Count the groups of each split, and those that two splits share."""
+    patches = patches.assign(group=patches["id"].map(groups)).dropna(subset="group")
+    sizes = {split: of["group"].value_counts() for split, of in patches.groupby("split")}
+    sizes = {split: sizes.get(split, pd.Series(dtype=int)) for split in splits}
+    across, examples = {}, []
+    for one, other in itertools.combinations(splits, 2):
+        shared = sorted(set(sizes[one].index) & set(sizes[other].index))
+        count = sum(int(sizes[split][shared].sum()) for split in (one, other))
+        across[f"{one}/{other}"] = {"groups": len(shared), "patches": count}
+        examples += shared
+    within = {
+        split: {
+            "groups": len(of),
+            "patches": int(of.sum()),
+            "smallest": int(of.min()) if len(of) else 0,
+            "largest": int(of.max()) if len(of) else 0,
+        }
+        for split, of in sizes.items()
     }
-
-
-def _within_row(found, split):
-    exact, near = (found[key]["within"][split] for key in ("exact_duplicates", "near_duplicates"))
     return {
-        "within": split,
-        "exact groups": exact["groups"],
-        "exact copies": exact["copies"],
-        "near groups": near["groups"],
-        "near copies": near["copies"],
-        "id clashes": found["id_clashes"]["within"][split],
-    }
-
-
-def _across_row(found, pair):
-    exact, near = (found[key]["across"][pair] for key in ("exact_duplicates", "near_duplicates"))
-    return {
-        "across": pair,
-        "exact groups": exact["groups"],
-        "exact patches": exact["patches"],
-        "near groups": near["groups"],
-        "near patches": near["patches"],
-        "id clashes": found["id_clashes"]["across"][pair],
+        "unit": unit,
+        "within": within,
+        "across": across,
+        "examples": sorted(set(examples))[:EXAMPLES],
     }

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from pcam_tf.data import audit
+from pcam_tf.data import audit, audit_text
 from pcam_tf.errors import InputError
 
 
@@ -144,7 +144,7 @@ def test_json_batch_size_and_tables(planted):
     found = run(planted)
     assert json.loads(json.dumps(found)) == found
     assert run(planted, batch_size=100) == found
-    lines = audit.format_audit(found).splitlines()
+    lines = audit_text.format_audit(found).splitlines()
     cells = {line.split()[0]: line.split() for line in lines if line.strip()}
     assert cells["train/validation"] == ["train/validation", "2", "4", "0", "0", "0"]
     assert cells["validation/test"] == ["validation/test", "0", "0", "1", "2", "1"]
@@ -236,4 +236,27 @@ def test_one_split_of_blanks_only():
     assert found["splits"]["test"]["blank"] == {"normal": 3, "tumour": 0}
     assert found["near_duplicates"]["examples"] == []
     assert found["exact_duplicates"]["within"]["test"]["copies"] == 2
-    assert "test" in audit.format_audit(found)
+    assert "test" in audit_text.format_audit(found)
+
+
+def test_slides_are_counted_and_those_of_two_splits_are_named(planted):
+    images, labels, ids = planted
+    rows = {f"train_{row}": f"slide_{row % 3}" for row in range(12)}
+    rows |= {f"valid_{row}": "slide_2" if row == 4 else "slide_9" for row in range(6)}
+    batches_by_split = {name: batches(images[name], labels[name], ids[name]) for name in images}
+    found = audit.audit(batches_by_split, groups=pd.Series(rows))
+    # The id train_8 occurs twice, and one patch of test has an id of validation.
+    assert found["groups"]["within"] == {
+        "train": {"groups": 3, "patches": 12, "smallest": 3, "largest": 5},
+        "validation": {"groups": 2, "patches": 6, "smallest": 1, "largest": 5},
+        "test": {"groups": 1, "patches": 1, "smallest": 1, "largest": 1},
+    }
+    assert found["groups"]["across"] == {
+        "train/validation": {"groups": 1, "patches": 6},
+        "train/test": {"groups": 0, "patches": 0},
+        "validation/test": {"groups": 1, "patches": 6},
+    }
+    assert found["groups"]["examples"] == ["slide_2", "slide_9"]
+    text = audit_text.format_audit(found)
+    assert "train/validation share 1 slides (6 patches): a leak" in text
+    assert "train: 3 slides with 3 to 5 patches." in text

@@ -6,7 +6,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import tensorflow_datasets as tfds
-from PIL import Image
+from picture_layouts import kaggle, save, wilds
 
 from pcam_tf import data, synthetic
 from pcam_tf.data import parquet, picture_folders
@@ -18,30 +18,6 @@ from pcam_tf.task import PCAM
 def patches():
     """Return 24 synthetic patches."""
     return list(synthetic.draw_patches(24, split="train").image)
-
-
-def save(picture, path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture).save(path)
-
-
-def kaggle(folder, patches):
-    for row, patch in enumerate(patches):
-        save(patch, folder / "train" / f"{row:040x}.tif")
-    save(patches[0], folder / "test" / "unlabelled.tif")
-    rows = [{"id": f"{row:040x}", "label": row % 2} for row in range(len(patches))]
-    pd.DataFrame(rows).to_csv(folder / "train_labels.csv", index=False)
-
-
-def wilds(folder, patches):
-    rows = []
-    for row, patch in enumerate(patches):
-        place = {"patient": f"{row % 6:03d}", "node": 2, "x_coord": 32 * row, "y_coord": 64}
-        name = f"patient_{place['patient']}_node_2"
-        save(patch, folder / "patches" / name / f"patch_{name}_x_{32 * row}_y_64.png")
-        more = {"tumor": row % 2, "slide": row % 6, "center": row % 3, "split": int(row >= 18)}
-        rows.append(place | more)
-    pd.DataFrame(rows).to_csv(folder / "metadata.csv")
 
 
 def class_folders(folder, patches):
