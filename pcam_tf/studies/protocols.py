@@ -25,6 +25,7 @@ from pcam_tf.files import written_whole
 from pcam_tf.models import classifier, engines
 from pcam_tf.task import PCAM, Task
 from pcam_tf.training import recipes, runs
+from pcam_tf.user_tables import read_csv_as_text
 
 HELD_OUT = "held out"
 APART = "held out, no overlap"
@@ -272,12 +273,12 @@ def results(run_dir: str | Path) -> pd.DataFrame:
     folders = sorted(path.parent for path in run_dir.glob("seed*-*/training.csv"))
     if not folders or not (run_dir / "blank.csv").is_file():
         raise InputError(f"{run_dir} holds no finished study: run it first.")
-    blank = set(pd.read_csv(run_dir / "blank.csv", dtype=str)["id"])
-    pairs = pd.read_csv(run_dir / "overlaps.csv", dtype=str)
+    blank = set(read_csv_as_text(run_dir / "blank.csv")["id"])
+    pairs = read_csv_as_text(run_dir / "overlaps.csv")
     rows = []
     for folder in folders:
         seed, size = (int(part) for part in folder.name.removeprefix("seed").split("-"))
-        trained_on = set(pd.read_csv(folder / "training.csv", dtype=str)["id"])
+        trained_on = set(read_csv_as_text(folder / "training.csv")["id"])
         leaked = set(pairs["first"][pairs["second"].isin(trained_on)])
         leaked |= set(pairs["second"][pairs["first"].isin(trained_on)])
         for phase in PHASES:

@@ -20,6 +20,7 @@ import threadpoolctl
 from pcam_tf import data, synthetic
 from pcam_tf.data import breakhis
 from pcam_tf.errors import InputError, unknown
+from pcam_tf.evaluation import predictions_table
 from pcam_tf.files import write_json, written_whole
 from pcam_tf.models import classifier, field_models
 from pcam_tf.studies import field_features
@@ -290,7 +291,8 @@ def slug(name: str) -> str:
 
 def read(path: str | Path) -> pd.DataFrame:
     """Return a predictions table of the study."""
-    return pd.read_csv(path, dtype={"id": "str", "group": "str"})
+    table = predictions_table.read_predictions(path)
+    return table.astype({"magnification": "int64", "fold": "int64"})
 
 
 def _check_same_study(run_dir, content):

@@ -9,6 +9,11 @@ from pcam_tf.errors import InputError
 from pcam_tf.evaluation import predictions_table, reports
 from pcam_tf.studies import field_features, subtype_tables, subtypes
 from pcam_tf.synthetic import subtypes as drawn
+from pcam_tf.task import Task
+
+
+def drawn_task(classes):
+    return Task("three", drawn.TASK.classes[:classes], side_px=128, mpp=None)
 
 
 def table_of(cases=6, fields=4, classes=3):
@@ -41,6 +46,18 @@ def test_folds_of_others_are_read_by_patient(tmp_path):
     given.iloc[1:].to_csv(tmp_path / "folds.csv", index=False)
     with pytest.raises(InputError, match="lacks the patient '0-0AB'"):
         subtypes.given_folds(table, tmp_path / "folds.csv")
+
+
+def test_ids_and_groups_of_stored_predictions_stay_texts(tmp_path):
+    table = table_of(cases=2).assign(id=lambda rows: "0" + rows["id"])
+    table.loc[0, ["id", "group"]] = ["NA", "007"]
+    values = np.full((len(table), 3), 1 / 3)
+    stored = subtypes.predictions(table, values, np.zeros(len(table), int), drawn_task(3))
+    stored.to_csv(tmp_path / "table.csv", index=False)
+    read = subtypes.read(tmp_path / "table.csv")
+    assert (read.loc[0, "id"], read.loc[0, "group"]) == ("NA", "007")
+    assert read["id"].tolist() == table["id"].tolist()
+    assert read["magnification"].dtype == read["fold"].dtype == "int64"
 
 
 @pytest.mark.parametrize(("height", "width", "expected"), [(128, 128, 1), (147, 224, 4)])
