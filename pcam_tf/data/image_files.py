@@ -279,6 +279,11 @@ def scaled_size(
     Raises:
         InputError: an impossible scale, or a size that is then too small or too large.
     """
+    if task.mpp is None:
+        raise InputError(
+            f"{name} cannot be read: the task {task.name} states no microns per pixel to bring it "
+            "to; predict a prepared data directory instead."
+        )
     low, high = PLAUSIBLE_MPP
     if not low <= mpp <= high:
         raise InputError(f"{mpp:g} microns per pixel: give a number from {low:g} to {high:g}.")

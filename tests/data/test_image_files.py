@@ -13,7 +13,7 @@ from pcam_tf import prediction
 from pcam_tf.app import findings, visit
 from pcam_tf.data import image_files
 from pcam_tf.errors import InputError
-from pcam_tf.task import PCAM
+from pcam_tf.task import BREAKHIS, PCAM
 
 REGION = odd_pictures.REGION
 
@@ -370,3 +370,8 @@ def test_sizes_are_checked_before_anything_is_decoded(tmp_path, monkeypatch):
         image_files.read(path, mpp=2 * PCAM.mpp)
     with pytest.raises(InputError, match="at least 96"):
         image_files.read(saved("png"), mpp=0.1)
+
+
+def test_a_task_without_a_scale_is_refused_in_a_line():
+    with pytest.raises(InputError, match="the task breakhis states no microns per pixel"):
+        image_files.scaled_size((300, 300), 0.5, "x.png", BREAKHIS)
