@@ -1,10 +1,10 @@
-"""Regions of slides: tissue mask, heat map."""
+"""Slides and regions of them: reader, tissue mask, heat map, FROC."""
 
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=[],
+    submodules=["reader"],
     submod_attrs={
         "regions": [
             "BATCH_SIZE",

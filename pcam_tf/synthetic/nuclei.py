@@ -20,17 +20,17 @@ from pcam_tf.synthetic.tissue import (
     per_patch,
 )
 
-_BANK = 256  # different nuclei of each kind in a chunk
-_MARGIN_PX = 25  # room around a patch for the stamps of cells that reach into it
-_INNER = (..., slice(_MARGIN_PX, -_MARGIN_PX), slice(_MARGIN_PX, -_MARGIN_PX))
+BANK = 256  # different nuclei of each kind in a chunk
+MARGIN_PX = 25  # room around a patch for the stamps of cells that reach into it
+INNER = (..., slice(MARGIN_PX, -MARGIN_PX), slice(MARGIN_PX, -MARGIN_PX))
 
-# What `_draw_bank` draws; lengths and widths are half axes. Tumour nuclei are larger, more varied
+# What `draw_bank` draws; lengths and widths are half axes. Tumour nuclei are larger, more varied
 # and less even inside; of a lymph node's own, lymphocytes are round and dark, histiocytes pale.
-_TUMOUR_NUCLEI = {
+TUMOUR_NUCLEI = {
     "size_px": 25, "length_px": (5.4, 9.4), "width_px": (4.2, 7.0), "irregular": 0.08,
     "rim": 1.5, "inside": (0.4, 1.35), "chromatin": 0.28, "nucleoli": 0.9,
 }  # fmt: skip
-_HOST_NUCLEI = {
+HOST_NUCLEI = {
     "lymphocyte": {
         "size_px": 13, "length_px": (3.4, 4.4), "width_px": (3.1, 3.9), "irregular": 0.06,
         "rim": 1.35, "inside": (0.95, 1.45), "chromatin": 0.22, "nucleoli": 0.1,
@@ -70,44 +70,44 @@ def draw_cells(
     `tumour_scale` (N,) is the distance between tumour cells relative to the usual,
     `histiocyte_share` (N,) the share of histiocytes among the cells of lymphoid tissue.
     """
-    padded_px = PATCH_PX + 2 * _MARGIN_PX
+    padded_px = PATCH_PX + 2 * MARGIN_PX
     layers = np.zeros((2, len(nests.depth), padded_px, padded_px), np.float32)
 
     patch, y, x = _place_tumour_cells(rng, nests, tumour_scale)
-    body = _draw_bodies(rng, layers.shape[1:], patch, y, x)
-    bank = _draw_bank(rng, noise.fine, **_TUMOUR_NUCLEI)
-    which = rng.integers(_BANK, size=len(patch))
-    _stamp(layers, bank[:, which], patch, y, x, log_normal(rng, len(patch), 0.22))
-    tumour_nuclei = layers[0][_INNER] > 0.5
+    body = draw_bodies(rng, layers.shape[1:], patch, y, x)
+    bank = draw_bank(rng, noise.fine, **TUMOUR_NUCLEI)
+    which = rng.integers(BANK, size=len(patch))
+    stamp(layers, bank[:, which], patch, y, x, log_normal(rng, len(patch), 0.22))
+    tumour_nuclei = layers[0][INNER] > 0.5
 
     patch, y, x, kind, angle = _place_host_cells(rng, nests, tumour_nuclei, host, histiocyte_share)
-    banks = {name: _draw_bank(rng, noise.fine, **look) for name, look in _HOST_NUCLEI.items()}
+    banks = {name: draw_bank(rng, noise.fine, **look) for name, look in HOST_NUCLEI.items()}
     for name, bank in banks.items():
         of_kind = np.flatnonzero(kind == name)
-        which = rng.integers(_BANK, size=len(of_kind))
+        which = rng.integers(BANK, size=len(of_kind))
         if name == "spindle":  # along the fibres, give or take
             turn = angle[of_kind] + rng.normal(0, 0.15, len(of_kind))
-            which = (turn / np.pi * _BANK).astype(np.int64) % _BANK
+            which = (turn / np.pi * BANK).astype(np.int64) % BANK
         gain = log_normal(rng, len(of_kind), 0.18)
-        _stamp(layers, bank[:, which], patch[of_kind], y[of_kind], x[of_kind], gain)
-    cover, haematoxylin = layers[_INNER]
+        stamp(layers, bank[:, which], patch[of_kind], y[of_kind], x[of_kind], gain)
+    cover, haematoxylin = layers[INNER]
     return Cells(cover=cover, haematoxylin=haematoxylin, tumour_nuclei=tumour_nuclei, body=body)
 
 
-def _draw_bank(
+def draw_bank(
     rng: np.random.Generator, grain: np.ndarray, *, size_px, length_px, width_px, irregular, rim,
     inside, chromatin, nucleoli, sorted_by_angle=False,
 ) -> np.ndarray:  # fmt: skip
-    """Draw nuclei as ellipses with a wavy outline; return cover and haematoxylin (2, _BANK, s, s).
+    """Draw nuclei as ellipses with a wavy outline; return cover and haematoxylin (2, BANK, s, s).
 
     `rim` and `inside` are haematoxylin under the membrane and within it, `chromatin` the relative
     strength of the grain, `nucleoli` the haematoxylin that nucleoli add. A bank `sorted_by_angle`
     holds directions from 0 to π in order.
     """
-    draw = lambda low, high: per_patch(rng.uniform(low, high, _BANK))  # noqa: E731
+    draw = lambda low, high: per_patch(rng.uniform(low, high, BANK))  # noqa: E731
     axis = np.arange(size_px, dtype=np.float32) - size_px // 2
     y, x = axis[:, None] - draw(-0.5, 0.5), axis[None, :] - draw(-0.5, 0.5)
-    angle = per_patch(np.linspace(0, np.pi, _BANK)) if sorted_by_angle else draw(0, np.pi)
+    angle = per_patch(np.linspace(0, np.pi, BANK)) if sorted_by_angle else draw(0, np.pi)
     length, width = draw(*length_px), draw(*width_px)
     along = (np.cos(angle) * x + np.sin(angle) * y) / length
     across = (np.cos(angle) * y - np.sin(angle) * x) / width
@@ -119,7 +119,7 @@ def _draw_bank(
     cover = np.clip(depth / 1.1 + 0.5, 0, 1)
     inner = draw(*inside)
     dark = inner + (rim - inner) * np.exp(-(np.maximum(depth - 0.4, 0) ** 2) / 1.3)
-    dark *= 1 + chromatin * cut(rng, grain, _BANK, size_px)
+    dark *= 1 + chromatin * cut(rng, grain, BANK, size_px)
     for _ in range(2):
         away = ((along - draw(-0.5, 0.5)) ** 2) * length**2
         away += ((across - draw(-0.5, 0.5)) ** 2) * width**2
@@ -127,7 +127,7 @@ def _draw_bank(
     return np.stack([cover, cover * np.maximum(dark, 0.15)])
 
 
-def _stamp(layers: np.ndarray, nuclei: np.ndarray, patch, y, x, gain: np.ndarray) -> None:
+def stamp(layers: np.ndarray, nuclei: np.ndarray, patch, y, x, gain: np.ndarray) -> None:
     """Stamp nuclei (2, M, s, s) onto the padded layers, cover and haematoxylin times `gain`.
 
     Where nuclei overlap, the darker shows.
@@ -140,7 +140,7 @@ def _stamp(layers: np.ndarray, nuclei: np.ndarray, patch, y, x, gain: np.ndarray
 
 def _stamp_places(padded: tuple, size_px: int, patch, y, x) -> np.ndarray:
     """Return the flat places in a (padded) array of square stamps centred on (y, x) of patches."""
-    offsets = np.arange(size_px) - size_px // 2 + _MARGIN_PX
+    offsets = np.arange(size_px) - size_px // 2 + MARGIN_PX
     rows = patch[:, None] * padded[1] + np.rint(y).astype(np.int64)[:, None] + offsets
     columns = np.rint(x).astype(np.int64)[:, None] + offsets
     return (rows[:, :, None] * padded[2] + columns[:, None, :]).ravel()
@@ -182,11 +182,16 @@ def _place_tumour_cells(rng: np.random.Generator, nests: Nests, tumour_scale: np
     )
 
 
-def _draw_bodies(rng: np.random.Generator, padded: tuple, patch, y, x) -> np.ndarray:
-    """Share the pixels out among the tumour cells nearest to them; return cell numbers from 1."""
+def draw_bodies(
+    rng: np.random.Generator, padded: tuple, patch, y, x, reach_px: tuple = (11, 14)
+) -> np.ndarray:
+    """Share the pixels out among the tumour cells nearest to them; return cell numbers from 1.
+
+    `reach_px` are the shortest and the longest half axis of a cell.
+    """
     size_px = 29
     axis = np.arange(size_px, dtype=np.float32) - size_px // 2
-    reach = rng.uniform(11, 14, (2, len(patch), 1)).astype(np.float32)
+    reach = rng.uniform(*reach_px, (2, len(patch), 1)).astype(np.float32)
     away_y, away_x = (axis / reach) ** 2
     nearness = 1000 * (1 - np.sqrt(away_y[:, :, None] + away_x[:, None, :]))
     # Nearness in the high bits, the cell's number in the low ones: the maximum keeps the nearest.
@@ -194,7 +199,7 @@ def _draw_bodies(rng: np.random.Generator, padded: tuple, patch, y, x) -> np.nda
     packed += np.arange(1, len(patch) + 1, dtype=np.int32)[:, None, None] * (nearness >= 1)
     nearest = np.zeros(padded, np.int32)
     np.maximum.at(nearest.ravel(), _stamp_places(padded, size_px, patch, y, x), packed.ravel())
-    return nearest[_INNER] & 0xFFFF
+    return nearest[INNER] & 0xFFFF
 
 
 def _place_host_cells(
@@ -218,7 +223,7 @@ def _place_host_cells(
         room[at(tumour_nuclei, patch, y + dy, x + dx)] = 0
     shares = np.cumsum([lymphocytes * (1 - histiocytes), histiocytes, spindles], axis=0)
     drawn = rng.random(len(patch)) * np.maximum(shares[-1], 1)
-    kind = np.array([*_HOST_NUCLEI, ""])[(drawn > shares).sum(axis=0)]
+    kind = np.array([*HOST_NUCLEI, ""])[(drawn > shares).sum(axis=0)]
     keep = (rng.random(len(patch)) < room) & (kind != "")
     patch, y, x, kind = patch[keep], y[keep], x[keep], kind[keep]
     angle = host.fibre_angle[patch]

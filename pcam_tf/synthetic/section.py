@@ -71,7 +71,7 @@ def draw_densities(
     """Return the densities of both stains, float32 (N, 96, 96, 2), as the lens shows them."""
     count = len(nests.depth)
     grain, cloud = cut(rng, noise.fine, count), cut(rng, noise.medium, count)
-    stains = _stain_host(rng, host, grain, cloud)
+    stains = stain_host(rng, host, grain, cloud)
     inside = np.clip(nests.depth / 1.2 + 0.5, 0, 1)  # of nests, with a soft edge
     cytoplasm = _stain_cytoplasm(rng, cells.body, slides.cytoplasm, grain, cloud)
     haematoxylin, eosin = (
@@ -89,10 +89,10 @@ def draw_densities(
     for density, gain in zip(densities, slides.gains.T, strict=True):
         density *= per_patch(gain * log_normal(rng, count, 0.22))
     blur_px = slides.blur_px + abs(rng.normal(0, 0.15, count))
-    return _blur(densities, blur_px)
+    return blur(densities, blur_px)
 
 
-def _stain_host(rng: np.random.Generator, host: Host, grain: np.ndarray, cloud: np.ndarray):
+def stain_host(rng: np.random.Generator, host: Host, grain: np.ndarray, cloud: np.ndarray):
     """Return haematoxylin and eosin between the nuclei of lymphoid tissue, sinus and stroma."""
     count = len(grain)
     collagen = per_patch(rng.uniform(0.25, 0.70, count))  # how dense a patch's is
@@ -120,13 +120,33 @@ def _stain_cytoplasm(
     count = len(body)
     tones = np.exp(0.14 * rng.standard_normal((body.max() + 1, 2), np.float32))
     tones[0] = 0.7  # between cells
+    # Membranes are dark lines in some tumours, pale clefts in others.
+    contrast = per_patch(rng.uniform(-0.5, 0.5, count))
+    usual = usual * np.exp(rng.normal(0, 0.3, (count, 2)))
+    return granular_cytoplasm(body, tones, contrast, usual, grain, cloud)
+
+
+def granular_cytoplasm(
+    body: np.ndarray,
+    tones: np.ndarray,
+    contrast: float | np.ndarray,
+    usual: np.ndarray,
+    grain: np.ndarray,
+    cloud: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return haematoxylin and eosin of cytoplasm, each (N, height, width).
+
+    Args:
+        body: int (N, height, width), whose cytoplasm a pixel is; 0 for none.
+        tones: (cells + 1, 2), the factors of each cell, that of no cell first.
+        contrast: of membranes, from -1, pale, to dark.
+        usual: (N, 2), the mean densities.
+        grain, cloud: noise, (N, height, width).
+    """
     tone = tones[body]
     membrane = np.zeros_like(grain)
     membrane[:, 1:] += body[:, 1:] != body[:, :-1]
     membrane[:, :, 1:] += body[:, :, 1:] != body[:, :, :-1]
-    # Membranes are dark lines in some tumours, pale clefts in others.
-    contrast = per_patch(rng.uniform(-0.5, 0.5, count))
-    usual = usual * np.exp(rng.normal(0, 0.3, (count, 2)))
     texture = 1 + 0.16 * grain + 0.10 * cloud
     haematoxylin = per_patch(usual[:, 0]) * tone[..., 0] * texture
     eosin = per_patch(usual[:, 1]) * tone[..., 1] * texture
@@ -146,7 +166,7 @@ def _draw_gaps(
     return (1 - cleft) * (1 - inside * np.clip(1.5 * loose, 0, 0.9))
 
 
-def _blur(densities: np.ndarray, blur_px: np.ndarray) -> np.ndarray:
+def blur(densities: np.ndarray, blur_px: np.ndarray) -> np.ndarray:
     """Blur (2, N, 96, 96) with a Gaussian of its own width for each patch; return (N, 96, 96, 2).
 
     Five taps an axis do: no lens here blurs by more than about a pixel.

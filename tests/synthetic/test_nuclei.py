@@ -4,7 +4,7 @@ from scipy.spatial import KDTree
 
 from pcam_tf.synthetic import nuclei, tissue
 
-MARGIN_PX = nuclei._MARGIN_PX
+MARGIN_PX = nuclei.MARGIN_PX
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_a_nodes_own_cells_fill_it_and_keep_out_of_nests(drawn):
 def test_bodies_share_pixels_out_to_the_nearest_cell(rng):
     padded = (1, 96 + 2 * MARGIN_PX, 96 + 2 * MARGIN_PX)
     patch, y, x = np.zeros(2, np.int64), np.array([40.0, 40.0]), np.array([40.0, 54.0])
-    body = nuclei._draw_bodies(rng, padded, patch, y, x)
+    body = nuclei.draw_bodies(rng, padded, patch, y, x)
     assert body.shape == (1, 96, 96)
     assert body[0, 40, 36] == 1 and body[0, 40, 58] == 2
     assert body[0, 40, 44] == 1 and body[0, 40, 51] == 2
@@ -60,12 +60,12 @@ def test_stamps_land_on_their_patch_and_the_darker_shows():
     stamps = np.ones((2, 2, 3, 3), np.float32)
     stamps[1, 1] = 0.5
     patch, y, x = np.array([1, 1]), np.array([10.2, 11.0]), np.array([20.0, 19.8])
-    nuclei._stamp(layers, stamps, patch, y, x, np.array([1.0, 4.0]))
+    nuclei.stamp(layers, stamps, patch, y, x, np.array([1.0, 4.0]))
     expected = np.zeros((2, 96, 96))
     expected[1, 9:12, 19:22] = 1
     expected[1, 10:13, 19:22] = 2  # half as dark a nucleus, stained four times as deep
-    np.testing.assert_array_equal(layers[1][nuclei._INNER], expected)
-    np.testing.assert_array_equal(layers[0][nuclei._INNER], expected > 0)
+    np.testing.assert_array_equal(layers[1][nuclei.INNER], expected)
+    np.testing.assert_array_equal(layers[0][nuclei.INNER], expected > 0)
 
 
 def test_lattice_is_hexagonal_and_covers_all_patches(rng):
@@ -82,9 +82,9 @@ def test_lattice_is_hexagonal_and_covers_all_patches(rng):
 
 def test_banks_draw_what_they_are_asked_for(rng):
     grain = tissue.draw_noise(rng).fine
-    look = nuclei._HOST_NUCLEI["spindle"]
-    cover, haematoxylin = nuclei._draw_bank(rng, grain, **look)
-    assert cover.shape == (nuclei._BANK, 19, 19)
+    look = nuclei.HOST_NUCLEI["spindle"]
+    cover, haematoxylin = nuclei.draw_bank(rng, grain, **look)
+    assert cover.shape == (nuclei.BANK, 19, 19)
     areas = cover.sum(axis=(1, 2))
     lowest, highest = (np.pi * look["length_px"][i] * look["width_px"][i] for i in (0, 1))
     assert lowest < areas.mean() < highest
@@ -97,5 +97,5 @@ def test_banks_draw_what_they_are_asked_for(rng):
     y, x = axis[:, None] - mean_y, axis - mean_x
     yy, xx, xy = ((weight * moment).sum(axis=(1, 2)) for moment in (y * y, x * x, x * y))
     angle = np.arctan2(2 * xy, xx - yy) / 2
-    turn = (angle - np.linspace(0, np.pi, nuclei._BANK) + np.pi / 2) % np.pi - np.pi / 2
+    turn = (angle - np.linspace(0, np.pi, nuclei.BANK) + np.pi / 2) % np.pi - np.pi / 2
     assert np.abs(turn).max() < 0.2

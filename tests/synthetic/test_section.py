@@ -28,7 +28,7 @@ def test_slides_are_joined_by_number(slides):
 
 def test_blur_is_a_gaussian_of_each_patchs_width(rng):
     densities = rng.random((2, 3, 96, 96), np.float32)
-    blurred = section._blur(densities, np.array([0.3, 0.6, 0.8]))
+    blurred = section.blur(densities, np.array([0.3, 0.6, 0.8]))
     assert blurred.shape == (3, 96, 96, 2) and blurred.dtype == np.float32
     for patch, blur_px in enumerate((0.3, 0.6, 0.8)):
         for which in range(2):
