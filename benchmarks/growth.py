@@ -23,6 +23,9 @@ COUNTS = {"smoke": (256,), "full": (2_000, 8_000, 20_000, 65_536)}
 # An unfrozen epoch of more takes long, and its memory is that of the frozen one and of a shuffle
 # that is full by then.
 MOST_UNFROZEN = data.SHUFFLE_PATCHES
+# These read each patch many times over: some patches a second.
+STUDIES = ("novelty", "robustness")
+MOST_STUDIED = 8_000
 _TRAIN = """
 import dataclasses, sys
 from benchmarks import small_network
@@ -78,13 +81,14 @@ def measured(words):
     return seconds, int(peak) / (1024 * 1024 if sys.platform == "darwin" else 1024)
 
 
-def stages(patches, backbone, epochs=(0, 1)):
+def stages(patches, backbone, epochs=(0, 1), studied=None):
     """Return command -> (seconds, MiB) for a number of training patches.
 
     Args:
         patches: how many.
         backbone: of what is trained.
         epochs: of the unfrozen phase, one training for each number.
+        studied: how many of the patches the studies read; None for all.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -99,22 +103,18 @@ def stages(patches, backbone, epochs=(0, 1)):
             found[f"train, 1 frozen epoch, {unfrozen} unfrozen"] = measured(
                 [sys.executable, "-c", _TRAIN, *words]
             )
+        table = str(folder / "table.csv")
+        known = ["--data-dir", prepared, "--split", "train"]
         found["predict"] = measured(
-            [
-                *command,
-                "predict",
-                "--data-dir",
-                prepared,
-                "--split",
-                "train",
-                "--no-test-time-augmentation",
-                "--output",
-                str(folder / "table.csv"),
-            ]
+            [*command, "predict", *known, "--no-test-time-augmentation", "--output", table]
         )
         lines = len((folder / "table.csv").read_text(encoding="utf-8").splitlines())
         if lines != patches + 1:
             raise RuntimeError(f"{lines - 1} predictions of {patches} patches")
+        for study in STUDIES if patches <= MOST_STUDIED else ():
+            output = ["--output", str(folder / "levels.csv")] if study == "robustness" else []
+            split = ["--split", f"train[:{studied or patches}]"]
+            found[study] = measured([*command, study, *known[:2], *split, *output])
     return found
 
 
@@ -123,8 +123,8 @@ def rows(size):
     counts = COUNTS[size]
     by_count = {}
     for count in counts:
-        epochs = (1,) if size == "smoke" else (0, 1)
-        by_count[count] = stages(count, small_network.backbone(size), epochs)
+        epochs, studied = ((1,), 16) if size == "smoke" else ((0, 1), None)
+        by_count[count] = stages(count, small_network.backbone(size), epochs, studied)
         print(f"{count:,} patches: {by_count[count]}", flush=True)
     found = []
     for stage in by_count[counts[0]]:
