@@ -60,7 +60,7 @@ def novelty(
         ),
     ] = None,
 ) -> str:
-    """Count the patches flagged as unlike the training data; about 7 patches a second."""
+    """Count the patches flagged as unlike the training data; about 10 patches a second."""
     from pcam_tf import data
     from pcam_tf.evaluation import reports
     from pcam_tf.files import check_outputs, write_json
