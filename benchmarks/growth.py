@@ -114,7 +114,8 @@ def stages(patches, backbone, epochs=(0, 1), studied=None):
         for study in STUDIES if patches <= MOST_STUDIED else ():
             output = ["--output", str(folder / "levels.csv")] if study == "robustness" else []
             split = ["--split", f"train[:{studied or patches}]"]
-            found[study] = measured([*command, study, *known[:2], *split, *output])
+            what = f"{study} of {studied}" if studied else study
+            found[what] = measured([*command, study, *known[:2], *split, *output])
     return found
 
 
