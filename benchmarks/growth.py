@@ -103,19 +103,17 @@ def stages(patches, backbone, epochs=(0, 1), studied=None):
             found[f"train, 1 frozen epoch, {unfrozen} unfrozen"] = measured(
                 [sys.executable, "-c", _TRAIN, *words]
             )
-        table = str(folder / "table.csv")
-        known = ["--data-dir", prepared, "--split", "train"]
-        found["predict"] = measured(
-            [*command, "predict", *known, "--no-test-time-augmentation", "--output", table]
-        )
-        lines = len((folder / "table.csv").read_text(encoding="utf-8").splitlines())
+        table, known = folder / "table.csv", ["--data-dir", prepared, "--split"]
+        words = ["train", "--no-test-time-augmentation", "--output", str(table)]
+        found["predict"] = measured([*command, "predict", *known, *words])
+        lines = len(table.read_text(encoding="utf-8").splitlines())
         if lines != patches + 1:
             raise RuntimeError(f"{lines - 1} predictions of {patches} patches")
         for study in STUDIES if patches <= MOST_STUDIED else ():
             output = ["--output", str(folder / "levels.csv")] if study == "robustness" else []
-            split = ["--split", f"train[:{studied or patches}]"]
             what = f"{study} of {studied}" if studied else study
-            found[what] = measured([*command, study, *known[:2], *split, *output])
+            split = f"train[:{studied or patches}]"
+            found[what] = measured([*command, study, *known, split, *output])
     return found
 
 

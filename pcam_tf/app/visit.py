@@ -12,7 +12,7 @@ import numpy as np
 from pcam_tf import prediction, slides
 from pcam_tf.app import findings, reviews
 from pcam_tf.app.findings import Point, Reader
-from pcam_tf.data import image_files
+from pcam_tf.data import image_files, image_scale
 from pcam_tf.errors import InputError
 from pcam_tf.files import written_whole
 from pcam_tf.task import Task
@@ -94,7 +94,7 @@ def entered_mpp(value: float | str | None) -> float | None:
     try:
         return float(text.replace(",", ".")) or None
     except ValueError as error:
-        low, high = image_files.PLAUSIBLE_MPP
+        low, high = image_scale.PLAUSIBLE_MPP
         raise InputError(
             f"{text[:40]!r} as microns per pixel: give a number from {low:g} to {high:g}."
         ) from error

@@ -29,8 +29,8 @@ Preset = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="smoke (minutes, synthetic patches), cpu (about an hour), "
-        "strong (six hours) or gpu (full PCam).",
+        help="smoke (minutes, synthetic patches), cpu (about an hour), strong (six hours) or gpu "
+        "(full PCam).",
     ),
 ]
 Split = Annotated[

@@ -206,7 +206,7 @@ def _rms(signatures: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.nd
 
 def _duplicates(patches: pd.DataFrame, splits: list[str], *, group: str, member: str) -> dict:
     """Count groups that have at least two different members within a split, or across two."""
-    within, across = {}, {}
+    within = {}
     for split in splits:
         sizes = patches.loc[patches["split"] == split, group].value_counts()
         sizes = sizes[sizes > 1]
@@ -215,15 +215,24 @@ def _duplicates(patches: pd.DataFrame, splits: list[str], *, group: str, member:
             "patches": int(sizes.sum()),
             "copies": int(sizes.sum() - len(sizes)),
         }
-    for pair in itertools.combinations(splits, 2):
-        both = patches[patches["split"].isin(pair)]
-        groups = both.groupby(group).agg(splits=("split", "nunique"), members=(member, "nunique"))
-        shared = groups.index[(groups["splits"] == 2) & (groups["members"] > 1)]
-        found = both[both[group].isin(shared)]
-        across["/".join(pair)] = {"groups": len(shared), "patches": len(found)}
+    across = {
+        pair: {"groups": found[group].nunique(), "patches": len(found)}
+        for pair, found in _shared(patches, splits, group, member).items()
+    }
     grouped = patches[patches.duplicated(group, keep=False)].groupby(group, sort=False)["id"]
     examples = [ids.tolist() for _, ids in itertools.islice(grouped, EXAMPLES)]
     return {"within": within, "across": across, "examples": examples}
+
+
+def _shared(patches, splits, group, member):
+    """Return the patches of the groups that each pair of splits shares, by "train/validation"."""
+    shared = {}
+    for pair in itertools.combinations(splits, 2):
+        both = patches[patches["split"].isin(pair)]
+        groups = both.groupby(group).agg(splits=("split", "nunique"), members=(member, "nunique"))
+        names = groups.index[(groups["splits"] == 2) & (groups["members"] > 1)]
+        shared["/".join(pair)] = both[both[group].isin(names)]
+    return shared
 
 
 def _label_conflicts(patches: pd.DataFrame) -> dict:
@@ -257,26 +266,22 @@ def _id_clashes(patches: pd.DataFrame, splits: list[str]) -> dict:
 def _shared_groups(patches, splits, groups, unit):
     """Count the groups of each split, and those that two splits share."""
     patches = patches.assign(group=patches["id"].map(groups)).dropna(subset="group")
-    sizes = {split: of["group"].value_counts() for split, of in patches.groupby("split")}
-    sizes = {split: sizes.get(split, pd.Series(dtype=int)) for split in splits}
-    across, examples = {}, []
-    for one, other in itertools.combinations(splits, 2):
-        shared = sorted(set(sizes[one].index) & set(sizes[other].index))
-        count = sum(int(sizes[split][shared].sum()) for split in (one, other))
-        across[f"{one}/{other}"] = {"groups": len(shared), "patches": count}
-        examples += shared
-    within = {
-        split: {
-            "groups": len(of),
-            "patches": int(of.sum()),
-            "smallest": int(of.min()) if len(of) else 0,
-            "largest": int(of.max()) if len(of) else 0,
+    within = {}
+    for split in splits:
+        sizes = patches.loc[patches["split"] == split, "group"].value_counts()
+        within[split] = {
+            "groups": len(sizes),
+            "patches": int(sizes.sum()),
+            "smallest": int(sizes.min()) if len(sizes) else 0,
+            "largest": int(sizes.max()) if len(sizes) else 0,
         }
-        for split, of in sizes.items()
-    }
+    shared = _shared(patches, splits, "group", "patch")
+    names = {pair: set(of["group"]) for pair, of in shared.items()}
     return {
         "unit": unit,
         "within": within,
-        "across": across,
-        "examples": sorted(set(examples))[:EXAMPLES],
+        "across": {
+            pair: {"groups": len(names[pair]), "patches": len(of)} for pair, of in shared.items()
+        },
+        "examples": sorted(set().union(*names.values()))[:EXAMPLES],
     }

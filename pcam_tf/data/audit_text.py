@@ -6,9 +6,12 @@ import pandas as pd
 def format_audit(found: dict) -> str:
     """Return what `audit.audit` found as plain-text tables."""
     splits = pd.DataFrame([_split_row(name, of) for name, of in found["splits"].items()])
-    within = pd.DataFrame([_within_row(found, split) for split in found["splits"]])
-    pairs = found["exact_duplicates"]["across"]
-    across = pd.DataFrame([_across_row(found, pair) for pair in pairs])
+    within, across = (
+        pd.DataFrame(
+            [_copies_row(found, where, name, counted) for name in found["id_clashes"][where]]
+        )
+        for where, counted in (("within", "copies"), ("across", "patches"))
+    )
     conflicts = found["label_conflicts"]
     tables = [table.to_string(index=False) for table in (splits, within, across) if len(table)]
     verdict = (
@@ -52,25 +55,14 @@ def _split_row(name, of):
     }
 
 
-def _within_row(found, split):
-    exact, near = (found[key]["within"][split] for key in ("exact_duplicates", "near_duplicates"))
+def _copies_row(found, where, name, counted):
+    """Return a row on the copies `within` a split or `across` two."""
+    exact, near = (found[key][where][name] for key in ("exact_duplicates", "near_duplicates"))
     return {
-        "within": split,
+        where: name,
         "exact groups": exact["groups"],
-        "exact copies": exact["copies"],
+        f"exact {counted}": exact[counted],
         "near groups": near["groups"],
-        "near copies": near["copies"],
-        "id clashes": found["id_clashes"]["within"][split],
-    }
-
-
-def _across_row(found, pair):
-    exact, near = (found[key]["across"][pair] for key in ("exact_duplicates", "near_duplicates"))
-    return {
-        "across": pair,
-        "exact groups": exact["groups"],
-        "exact patches": exact["patches"],
-        "near groups": near["groups"],
-        "near patches": near["patches"],
-        "id clashes": found["id_clashes"]["across"][pair],
+        f"near {counted}": near[counted],
+        "id clashes": found["id_clashes"][where][name],
     }

@@ -15,7 +15,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pcam_tf.data import image_kinds, image_scale
 from pcam_tf.data.image_kinds import LARGEST_PX
-from pcam_tf.data.image_scale import PLAUSIBLE_MPP
 from pcam_tf.errors import InputError
 from pcam_tf.files import is_pointer, printable
 from pcam_tf.task import PCAM, Task
@@ -284,9 +283,7 @@ def scaled_size(
             f"{name} cannot be read: the task {task.name} states no microns per pixel to bring it "
             "to; predict a prepared data directory instead."
         )
-    low, high = PLAUSIBLE_MPP
-    if not low <= mpp <= high:
-        raise InputError(f"{mpp:g} microns per pixel: give a number from {low:g} to {high:g}.")
+    image_scale.check_mpp(mpp)
     width, height = (max(round(side * mpp / task.mpp), 1) for side in size)
     if min(height, width) < task.side_px:
         raise InputError(

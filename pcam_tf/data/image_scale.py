@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from pcam_tf.errors import InputError
+
 # What a microscope can mean. The 72 or 96 dots an inch that programs write of their own accord
 # would be hundreds of microns a pixel.
 PLAUSIBLE_MPP = (0.1, 5.0)
@@ -76,6 +78,17 @@ def _doubts(stated):
             f"{stated.y:.4g} down: the first counts for both"
         ]
     return []
+
+
+def check_mpp(mpp: float) -> None:
+    """Refuse microns per pixel that no microscope has.
+
+    Raises:
+        InputError: the line names the range.
+    """
+    if not _is_plausible(mpp):
+        low, high = PLAUSIBLE_MPP
+        raise InputError(f"{mpp:g} microns per pixel: give a number from {low:g} to {high:g}.")
 
 
 def _is_plausible(mpp):

@@ -222,9 +222,8 @@ def opened(path: str | Path, mpp: float | None = None) -> Iterator[Slide]:
 def open_slide(path: str | Path, mpp: float | None = None) -> Slide:
     """Return an open slide, see `opened`; `slide.backend.close()` closes it."""
     path = Path(path)
-    low, high = image_scale.PLAUSIBLE_MPP
-    if mpp is not None and not low <= mpp <= high:
-        raise InputError(f"{mpp:g} microns per pixel: give a number from {low:g} to {high:g}.")
+    if mpp is not None:
+        image_scale.check_mpp(mpp)
     backend = _backend(path)
     used = mpp or backend.mpp
     if used is None:

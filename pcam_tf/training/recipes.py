@@ -27,10 +27,9 @@ class Recipe:
         surroundings: share of patches that get the surroundings of another, see
             `augmentation.RandomSurroundings`.
         brightness, blur_px, jpeg_quality: see `augmentation.RandomScanner`; 0, 0, 100 for none.
-        teachers: presets (they are trained first) or runs. Their
-            log-odds, averaged, are learnt in place of the labels, see
-            `distillation.with_teachers`; the unfrozen phase goes on from the first of them, so that
-            there is no frozen phase.
+        teachers: presets (they are trained first) or runs. Their log-odds, averaged, are learnt in
+            place of the labels, see `distillation.with_teachers`; the unfrozen phase goes on from
+            the first of them, so that there is no frozen phase.
         label_smoothing: labels become 0 + s/2 and 1 - s/2.
         class_weights: weigh classes inversely to their frequency.
         weight_decay: of AdamW, in both phases.
