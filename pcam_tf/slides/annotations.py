@@ -27,11 +27,15 @@ class Outlines:
     excluded: list[np.ndarray]  # rings that are no tumour, whatever lies below them
 
 
-def read_outlines(path: str | Path) -> Outlines:
+def read_outlines(path: str | Path, *, any_class: bool = False) -> Outlines:
     """Read the tumour outlines of an ASAP XML file or of GeoJSON as QuPath writes it.
 
     Of XML, the groups `_0`, `_1` and `Tumor` are tumour, and `_2` is cut out of them. Of GeoJSON,
     polygons whose classification is `Tumor` are tumour. All else is left out.
+
+    Args:
+        path: of the file.
+        any_class: read all polygons of GeoJSON, such as outlines of tissue.
 
     Raises:
         InputError: the file cannot be read, or is neither.
@@ -40,7 +44,9 @@ def read_outlines(path: str | Path) -> Outlines:
     try:
         text = path.read_text(encoding="utf-8-sig")
         is_xml = path.suffix.lower() == ".xml"
-        return _asap(ElementTree.fromstring(text)) if is_xml else _geojson(json.loads(text))
+        if is_xml:
+            return _asap(ElementTree.fromstring(text))
+        return _geojson(json.loads(text), any_class)
     except OSError as error:
         raise InputError(f"cannot read {printable(path)}: {error.strerror}.") from error
     except (ElementTree.ParseError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -120,7 +126,7 @@ def _asap(root):
     return Outlines(polygons, excluded)
 
 
-def _geojson(content):
+def _geojson(content, any_class):
     if isinstance(content, dict):
         features = content["features"] if content["type"] == "FeatureCollection" else [content]
     else:
@@ -128,7 +134,8 @@ def _geojson(content):
     polygons = []
     for feature in features:
         geometry = feature["geometry"]
-        if _class_of(feature.get("properties") or {}) not in _TUMOUR or not geometry:
+        is_wanted = any_class or _class_of(feature.get("properties") or {}) in _TUMOUR
+        if not (is_wanted and geometry):
             continue
         kind, parts = geometry["type"], geometry.get("coordinates", [])
         parts = {"Polygon": [parts], "MultiPolygon": parts}.get(kind, [])
