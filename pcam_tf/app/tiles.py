@@ -1,20 +1,29 @@
 """Tiles of a slide for the viewer: JPEG at every zoom, drawn from the file and kept in memory.
 
-Levels are those of `reader.Slide.tile`: 0 is one pixel, each further one doubles the scale, and the
-deepest is the slide at full resolution.
+Level 0 is the slide in one tile, each further level doubles the scale, and level `full_level` is the
+slide at full resolution. A few levels beyond it are enlarged.
 """
 
 import collections
 import io
+import math
 import threading
 
 import numpy as np
 from PIL import Image
 
+from pcam_tf.errors import InputError
 from pcam_tf.slides import reader
 
-KEPT_BYTES = 100_000_000  # of JPEG, some 5,000 tiles
+TILE_PX = 512  # side of a tile
+ENLARGED_LEVELS = 3  # beyond full resolution, for pixels to be seen
+KEPT_BYTES = 100_000_000  # of JPEG, some 2,000 tiles
 _QUALITY = 88
+
+
+def full_level(slide: reader.Slide) -> int:
+    """Return the level at which a slide has its full resolution."""
+    return max(math.ceil(math.log2(max(slide.size) / TILE_PX)), 0)
 
 
 class TileCache:
@@ -27,12 +36,12 @@ class TileCache:
         self._bytes = 0
 
     def tile(self, key: str, slide: reader.Slide, level: int, column: int, row: int) -> bytes:
-        """Return a tile as a JPEG file of 256×256 px; beyond the slide it is white.
+        """Return a tile as a JPEG file of 512×512 px; beyond the slide it is white.
 
         Args:
             key: of the slide; never that of another one.
             slide: an open one.
-            level, column, row: see `reader.Slide.tile`.
+            level, column, row: of the tile.
 
         Raises:
             InputError: there is no such tile, or the file is damaged there.
@@ -42,7 +51,7 @@ class TileCache:
             if place in self._kept:
                 self._kept.move_to_end(place)
                 return self._kept[place]
-        content = jpeg(_filled(slide.tile(level, column, row)))
+        content = jpeg(_pixels(slide, level, column, row))
         with self._lock:
             if place not in self._kept:
                 self._kept[place] = content
@@ -58,12 +67,22 @@ class TileCache:
                 self._bytes -= len(self._kept.pop(place))
 
 
-def _filled(pixels):
-    """Return the tile of an edge filled up to a whole one."""
-    missing = [(0, reader.TILE_PX - side) for side in pixels.shape[:2]]
-    if not np.any(missing):
-        return pixels
-    return np.pad(pixels, (*missing, (0, 0)), constant_values=255)
+def _pixels(slide, level, column, row):
+    """Return a tile, uint8 (512, 512, 3)."""
+    deepest = full_level(slide)
+    if not 0 <= level <= deepest + ENLARGED_LEVELS:
+        raise InputError(f"there is no level {level}: give 0 to {deepest + ENLARGED_LEVELS}.")
+    mpp = slide.mpp * 2.0 ** (deepest - level)
+    left, top = column * TILE_PX, row * TILE_PX
+    width, height = (
+        min(TILE_PX, whole - first)
+        for whole, first in zip(slide.size_at(mpp), (left, top), strict=True)
+    )
+    if min(left, top) < 0 or min(width, height) <= 0:
+        raise InputError(f"level {level} has no tile ({column}, {row}).")
+    pixels = np.full((TILE_PX, TILE_PX, 3), 255, "uint8")
+    pixels[:height, :width] = slide.window(left, top, width, height, mpp)
+    return pixels
 
 
 def jpeg(pixels: np.ndarray) -> bytes:
