@@ -1,7 +1,7 @@
 """Tiles of a slide for the viewer: JPEG at every zoom, drawn from the file and kept in memory.
 
-Level 0 is the slide in one tile, each further level doubles the scale, and level `full_level` is the
-slide at full resolution. A few levels beyond it are enlarged.
+Level 0 is the slide in one tile, each further level doubles the scale, and level `full_level` is
+the slide at full resolution. A few levels beyond it are enlarged.
 """
 
 import collections
@@ -46,12 +46,20 @@ class TileCache:
         Raises:
             InputError: there is no such tile, or the file is damaged there.
         """
-        place = (key, level, column, row)
+        return self._kept_or(
+            (key, level, column, row), lambda: jpeg(_pixels(slide, level, column, row))
+        )
+
+    def overview(self, key: str, slide: reader.Slide, most_px: int) -> bytes:
+        """Return the whole slide as a JPEG file, its longer side at most so long."""
+        return self._kept_or((key, "overview"), lambda: jpeg(slide.thumbnail(most_px)))
+
+    def _kept_or(self, place, draw):
         with self._lock:
             if place in self._kept:
                 self._kept.move_to_end(place)
                 return self._kept[place]
-        content = jpeg(_pixels(slide, level, column, row))
+        content = draw()
         with self._lock:
             if place not in self._kept:
                 self._kept[place] = content
@@ -67,19 +75,27 @@ class TileCache:
                 self._bytes -= len(self._kept.pop(place))
 
 
-def _pixels(slide, level, column, row):
-    """Return a tile, uint8 (512, 512, 3)."""
+def exists(slide: reader.Slide, level: int, column: int, row: int) -> bool:
+    """Return whether a slide has a tile."""
     deepest = full_level(slide)
     if not 0 <= level <= deepest + ENLARGED_LEVELS:
-        raise InputError(f"there is no level {level}: give 0 to {deepest + ENLARGED_LEVELS}.")
-    mpp = slide.mpp * 2.0 ** (deepest - level)
+        return False
+    sizes = slide.size_at(slide.mpp * 2.0 ** (deepest - level))
+    return all(
+        0 <= index * TILE_PX < size for index, size in zip((column, row), sizes, strict=True)
+    )
+
+
+def _pixels(slide, level, column, row):
+    """Return a tile, uint8 (512, 512, 3)."""
+    if not exists(slide, level, column, row):
+        raise InputError(f"there is no tile ({column}, {row}) at level {level}.")
+    mpp = slide.mpp * 2.0 ** (full_level(slide) - level)
     left, top = column * TILE_PX, row * TILE_PX
     width, height = (
         min(TILE_PX, whole - first)
         for whole, first in zip(slide.size_at(mpp), (left, top), strict=True)
     )
-    if min(left, top) < 0 or min(width, height) <= 0:
-        raise InputError(f"level {level} has no tile ({column}, {row}).")
     pixels = np.full((TILE_PX, TILE_PX, 3), 255, "uint8")
     pixels[:height, :width] = slide.window(left, top, width, height, mpp)
     return pixels
