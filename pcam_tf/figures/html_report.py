@@ -3,6 +3,7 @@
 import base64
 import importlib.resources
 import io
+from collections.abc import Sequence
 
 import jinja2
 import matplotlib as mpl
@@ -38,14 +39,31 @@ def page(
         sections = _sections_of_two(report, predictions, tuple(counts))
     else:
         sections = _sections_of_more(report, predictions, tuple(counts))
-    return _template().render(title=title, report=report, counts=counts, sections=sections)
+    shares = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    return document(
+        title,
+        f"{report['patches']:,} patches: {shares}. Intervals: {report['intervals']}.",
+        "These numbers are about patches, not about slides or patients.",
+        sections,
+    )
 
 
-def _template():
+def document(title: str, introduction: str, warning: str, sections: Sequence[dict]) -> str:
+    """Return a self-contained page of sections.
+
+    Args:
+        title: of the page.
+        introduction: a paragraph below it.
+        warning: what the reader must know besides that this is for research only.
+        sections: see `section`.
+    """
     # Every value is escaped: a file's name and a class's name come from the user or others.
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     file = importlib.resources.files("pcam_tf.figures") / "report.html"
-    return environment.from_string(file.read_text(encoding="utf-8"))
+    template = environment.from_string(file.read_text(encoding="utf-8"))
+    return template.render(
+        title=title, introduction=introduction, warning=warning, sections=sections
+    )
 
 
 def _sections_of_two(report, predictions, classes):
@@ -53,13 +71,13 @@ def _sections_of_two(report, predictions, classes):
     chosen = points.get(reports.MAIN_OPERATING_POINT, points["at_0.5"])
     threshold = chosen["threshold"]
     sections = [
-        _section(
+        section(
             "Ranking and probabilities",
             reports.metric_rows(report["metrics"]),
             plots.roc_and_precision_recall({THIS_TABLE: evaluation.curves(predictions)}),
             "ROC and precision–recall curves with 95 % bands",
         ),
-        _section(
+        section(
             "Decisions",
             reports.operating_point_rows(report),
             plots.confusion_matrices(
@@ -70,14 +88,14 @@ def _sections_of_two(report, predictions, classes):
             if len(points) > 1
             else "Without a validation table only the threshold 0.5 is shown.",
         ),
-        _section(
+        section(
             "Predicted probabilities of each class",
             [],
             plots.probability_histogram(predictions, threshold, classes=classes),
             "histogram of the probabilities of each class",
         ),
         _calibration_section(report, predictions, classes),
-        _section(
+        section(
             "Net benefit and costs",
             reports.cost_rows(report),
             plots.decision_curve(
@@ -95,30 +113,30 @@ def _sections_of_two(report, predictions, classes):
 
 
 def _label_fault_section(kept):
-    return {
-        "title": "Without slides whose labels are known to be faulty",
-        "text": f"{kept['patches_left_out']:,} patches left out.",
-        "rows": reports.metric_rows({"auc": kept["auc"], "accuracy": kept["accuracy"]}),
-    }
+    return section(
+        "Without slides whose labels are known to be faulty",
+        reports.metric_rows({"auc": kept["auc"], "accuracy": kept["accuracy"]}),
+        text=f"{kept['patches_left_out']:,} patches left out.",
+    )
 
 
 def _sections_of_more(report, predictions, classes):
     tables = evaluation.one_against_rest(predictions)
     curves = {name: evaluation.curves(table) for name, table in tables.items()}
     return [
-        {
-            "title": "All classes",
-            "text": "A patch is predicted to be of its most probable class. Brier score: sum over "
+        section(
+            "All classes",
+            reports.metric_rows(report["metrics"]),
+            text="A patch is predicted to be of its most probable class. Brier score: sum over "
             "the classes, 0 to 2. Calibration error: of the most probable class.",
-            "rows": reports.metric_rows(report["metrics"]),
-        },
-        _section(
+        ),
+        section(
             "Each class against the rest",
             reports.class_rows(report),
             plots.roc_and_precision_recall(curves),
             "one-against-rest ROC and precision–recall curves with 95 % bands",
         ),
-        _section(
+        section(
             "Decisions",
             reports.confusion_rows(report),
             plots.confusion_matrices(
@@ -138,16 +156,35 @@ def _calibration_section(report, predictions, classes):
         calibrated = calibration.apply_temperature(predictions, temperature)
         bins[f"temperature {temperature:.2f}"] = calibration.bins(calibrated)
     figure = plots.reliability(bins, classes=classes)
-    return _section("Calibration", reports.calibration_rows(report), figure, "reliability diagram")
+    return section("Calibration", reports.calibration_rows(report), figure, "reliability diagram")
 
 
-def _section(title: str, rows: list, figure: Figure, alt: str, *, text: str = "") -> dict:
-    picture = {"alt": alt, "content": _png(figure)}
+def section(
+    title: str,
+    rows: list[dict],
+    figure: Figure | None = None,
+    alt: str = "",
+    *,
+    text: str = "",
+    kind: str = "png",
+) -> dict:
+    """Return a section of a page.
+
+    Args:
+        title: its heading.
+        rows: of a table, each from column to text.
+        figure: a picture below the table.
+        alt: what the picture shows, for readers who do not see it.
+        text: a paragraph above the table.
+        kind: of the picture, "png" or "jpeg"; the latter is smaller for tissue.
+    """
+    picture = figure and {"alt": alt, "kind": kind, "content": _encoded(figure, kind)}
     return {"title": title, "text": text, "rows": rows, "picture": picture}
 
 
-def _png(figure: Figure) -> str:
+def _encoded(figure: Figure, kind: str) -> str:
     content = io.BytesIO()
+    options = {"png": {"metadata": {"Software": None}}, "jpeg": {"pil_kwargs": {"quality": 85}}}
     with mpl.rc_context(style.STYLE):
-        figure.savefig(content, format="png", dpi=110, metadata={"Software": None})
+        figure.savefig(content, format=kind, dpi=110, **options[kind])
     return base64.b64encode(content.getvalue()).decode("ascii")

@@ -14,7 +14,8 @@ from pcam_tf.task import PCAM
 
 SUFFIXES = (".xml", ".geojson", ".json")
 # Groups of ASAP's files: Camelyon16's training slides have _0, _1 and _2, its test slides Tumor.
-_TUMOUR = ("tumor", PCAM.classes[1])  # either spelling
+QUPATH_TUMOUR = "Tumor"  # QuPath's own class
+_TUMOUR = (QUPATH_TUMOUR.lower(), PCAM.classes[1])  # either spelling
 _ASAP_TUMOUR = ("_0", "_1", *_TUMOUR)
 _ASAP_EXCLUDED = ("_2",)
 

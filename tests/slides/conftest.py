@@ -8,6 +8,12 @@ PLAN = slide_plan.plan_slide(640, radii_px=(90, 60, 12))
 
 
 @pytest.fixture(scope="session")
+def plan():
+    """Return what the slides show."""
+    return PLAN
+
+
+@pytest.fixture(scope="session")
 def drawing():
     """Return the whole slide at the scale of the drawing, uint8 (640, 640, 3)."""
     return slide.draw_window(PLAN, 0, 0, 640, 640)
