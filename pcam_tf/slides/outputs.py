@@ -14,12 +14,13 @@ from pcam_tf.files import written_whole
 from pcam_tf.slides import heat_map_files, lesions, outline_files
 from pcam_tf.slides.heat_maps import HeatMap
 from pcam_tf.slides.reader import Slide
+from pcam_tf.slides.tissue import Tissue
 from pcam_tf.slides.tumour_areas import TumourArea, tumour_areas
 from pcam_tf.task import PCAM, Task
 
 HEAT_MAP, OVERVIEW, REPORT = "heat_map.ome.tif", "overview.png", "report.html"
 OUTLINES, ASAP, LESIONS = "tumour.geojson", "tumour.xml", "lesions.csv"
-THUMBNAIL, TISSUE = "thumbnail.jpg", "tissue.jpg"
+THUMBNAIL, TISSUE, TISSUE_OUTLINES = "thumbnail.jpg", "tissue.jpg", "tissue.geojson"
 _THUMBNAIL_PX = 1600
 _SHOWN = 12  # areas and candidates in the report
 _FIELD_SIDES = 2  # side of a candidate's picture, in sides of a patch
@@ -62,9 +63,9 @@ def write_all(
     folder: str | Path,
     slide: Slide,
     heat: HeatMap,
+    tissue: Tissue,
     threshold: float,
     *,
-    tissue: np.ndarray | None = None,
     task: Task = PCAM,
     asap: bool = False,
 ) -> Findings:
@@ -74,9 +75,8 @@ def write_all(
         folder: of the slide's results.
         slide: the open slide.
         heat: its heat map.
+        tissue: where the slide's tissue is.
         threshold: the probability from which on a cell is called tumour.
-        tissue: bool (height, width), the tissue mask of the whole slide at any scale; None: the
-            cells of the heat map.
         task: that the model answers.
         asap: also write the outlines as ASAP's XML.
 
@@ -97,10 +97,9 @@ def write_all(
     thumbnail = slide.thumbnail(_THUMBNAIL_PX)
     um_per_px = slide.mpp * slide.size[0] / thumbnail.shape[1]
     _save_picture(folder / THUMBNAIL, thumbnail)
-    mask, step = np.isfinite(heat.probabilities), heat.grid.step_um / um_per_px
-    if tissue is not None:
-        mask, step = tissue, thumbnail.shape[1] / tissue.shape[1]
-    _save_picture(folder / TISSUE, slide_pictures.tissue_picture(thumbnail, mask, step))
+    masked = slide_pictures.tissue_picture(thumbnail, tissue.mask, tissue.mpp / um_per_px)
+    _save_picture(folder / TISSUE, masked)
+    outline_files.write_tissue(folder / TISSUE_OUTLINES, tissue, slide)
     overview = slide_pictures.overview(
         thumbnail,
         heat.probabilities,
@@ -129,7 +128,7 @@ def _report(slide, heat, found, overview, task):
     width, height = slide.size
     introduction = (
         f"{width:,} × {height:,} px, {slide.mpp:g} microns per pixel. {found.tissue_mm2:.2f} mm² "
-        f"of tissue, of which {found.tumour_mm2:.2f} mm² ({share:.1%}) are called {positive}: "
+        f"of tissue, of which {found.tumour_mm2:.2f} mm² ({100 * share:.1f} %) are called {positive}: "
         f"cells with a probability of {found.threshold:.3f} or more."
     )
     warning = (
@@ -142,13 +141,19 @@ def _report(slide, heat, found, overview, task):
             kind="jpeg",
         ),
         html_report.section(
-            f"The largest of {len(found.areas)} areas" if found.areas else "No area",
+            _areas_title(len(found.areas)),
             list(_area_rows(heat, found.areas[:_SHOWN], positive)),
             text=f"Cells called {positive} that touch. The centre is in level-0 pixels.",
         ),
         _candidate_section(slide, heat, found, task),
     ]  # fmt: skip
     return html_report.document(heat.name, introduction, warning, sections)
+
+
+def _areas_title(count):
+    if count > _SHOWN:
+        return f"The largest of {count:,} areas"
+    return "1 area" if count == 1 else f"{count or 'No'} areas"
 
 
 def _area_rows(heat, areas, positive):

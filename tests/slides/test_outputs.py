@@ -8,7 +8,7 @@ from PIL import Image
 
 from pcam_tf.errors import InputError
 from pcam_tf.figures import slide_pictures
-from pcam_tf.slides import annotations, froc, heat_map_files, lesions, outputs, reader
+from pcam_tf.slides import annotations, froc, heat_map_files, lesions, outputs, reader, tissue
 from pcam_tf.slides.grid import Grid, grid_over
 from pcam_tf.slides.heat_maps import HeatMap
 from pcam_tf.synthetic import slide_plan
@@ -30,7 +30,7 @@ def results(slide_file, plan, tmp_path_factory):
     file = slide_file(mpp=0.4961)
     with reader.opened(file) as slide:
         heat = truth_of(plan, grid_over(slide.size, slide.mpp, STEP_UM))
-        found = outputs.write_all(folder, slide, heat, THRESHOLD, asap=True)
+        found = outputs.write_all(folder, slide, heat, tissue.find(slide), THRESHOLD, asap=True)
     return file, heat, folder, found
 
 
@@ -38,8 +38,8 @@ def truth_of(plan, grid):
     """Return the heat map of a model that knows the truth, but is not sure near a border."""
     x, y = np.moveaxis(grid.centres_um() / PCAM.mpp, -1, 0)
     depth = np.max([blob.depth(y, x) for blob in plan.islands], axis=0)
-    tissue = np.max([blob.depth(y, x) for blob in plan.tissue], axis=0) > 0
-    heat = np.where(tissue, (1 + np.tanh(depth / 20)) / 2, np.nan)
+    is_tissue = np.max([blob.depth(y, x) for blob in plan.tissue], axis=0) > 0
+    heat = np.where(is_tissue, (1 + np.tanh(depth / 20)) / 2, np.nan)
     return HeatMap("drawn", grid, heat.astype("float32"))
 
 
@@ -159,6 +159,14 @@ def test_levels_of_a_heat_map_are_means_of_tissue(tmp_path):
     assert levels[3][-1, -1] == 1
 
 
+def test_the_tissue_mask_can_be_given_back(results):
+    file, _, folder, _ = results
+    with reader.opened(file) as slide:
+        found, given = tissue.find(slide), tissue.of_outlines(folder / "tissue.geojson", slide)
+    np.testing.assert_array_equal(given.mask, found.mask)
+    assert annotations.read_outlines(folder / "tissue.geojson").polygons == []  # no tumour
+
+
 def test_pictures_and_report(results):
     _, heat, folder, found = results
     for name in ("overview.png", "thumbnail.jpg", "tissue.jpg"):
@@ -184,7 +192,7 @@ def test_a_slide_without_tumour_has_outputs_too(slide_file, plan, tmp_path):
     with reader.opened(slide_file(mpp=0.4961)) as slide:
         heat = truth_of(plan, grid_over(slide.size, slide.mpp, STEP_UM))
         heat.probabilities[:] *= 0.01
-        found = outputs.write_all(tmp_path, slide, heat, THRESHOLD)
+        found = outputs.write_all(tmp_path, slide, heat, tissue.find(slide), THRESHOLD)
     assert found.areas == [] and found.candidates.empty
     assert not (tmp_path / "tumour.xml").exists()
     assert (tmp_path / "lesions.csv").read_text() == "confidence,x,y\n"
@@ -194,13 +202,10 @@ def test_a_slide_without_tumour_has_outputs_too(slide_file, plan, tmp_path):
 
 def test_a_place_that_cannot_be_written_is_named(slide_file, plan, tmp_path):
     (tmp_path / "file").write_text("")
-    with reader.opened(slide_file(mpp=0.4961)) as slide, pytest.raises(InputError, match="cannot"):
-        outputs.write_all(
-            tmp_path / "file",
-            slide,
-            truth_of(plan, grid_over(slide.size, slide.mpp, STEP_UM)),
-            THRESHOLD,
-        )
+    with reader.opened(slide_file(mpp=0.4961)) as slide:
+        heat = truth_of(plan, grid_over(slide.size, slide.mpp, STEP_UM))
+        with pytest.raises(InputError, match="cannot write"):
+            outputs.write_all(tmp_path / "file", slide, heat, tissue.find(slide), THRESHOLD)
 
 
 def test_over_tissue_is_coloured_only_where_tumour_is_probable():
