@@ -56,7 +56,7 @@ def written_whole(path: str | Path) -> Iterator[Path]:
                 _keep_mode(target, temporary)
                 temporary.replace(target)
         except OSError as error:
-            raise _unwritable(path, error) from error
+            raise unwritable(path, error) from error
 
 
 def _beside(target, prefix=".writing"):
@@ -68,7 +68,8 @@ def _remove(path):
         path.unlink(missing_ok=True)
 
 
-def _unwritable(path, error):
+def unwritable(path: str | Path, error: OSError) -> InputError:
+    """Return the error for a file that cannot be written: which, why, and what to do."""
     reason = error.strerror or error
     return InputError(
         f"cannot write {printable(path)}: {reason}; choose a folder that is writable and has room."
@@ -213,7 +214,7 @@ def _try_to_write(path):
         finally:
             _remove(trial)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
 
 
 @contextlib.contextmanager
@@ -240,7 +241,7 @@ def locked(path: str | Path, busy: str) -> Iterator[None]:
         raise InputError(busy) from error
     except (OSError, NotImplementedError) as error:
         if getattr(error, "errno", errno.ENOSYS) not in _WITHOUT_LOCKS:
-            raise _unwritable(path, error) from error
+            raise unwritable(path, error) from error
         warnings.warn(
             f"this file system has no locks: see that no other process uses "
             f"{printable(path.parent)}.",

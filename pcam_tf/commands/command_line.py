@@ -42,6 +42,7 @@ COMMANDS = (
     studies.novelty,
     studies.protocols,
     subtypes.subtypes,
+    slides.slide,
     slides.froc,
     app.app,
     notebooks.reproduce,

@@ -1,9 +1,90 @@
-"""Commands about slides: the FROC of detections."""
+"""Commands about slides: heat maps, and the FROC of detections."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from pcam_tf.commands import options
+from pcam_tf.errors import InputError
+
+
+def slide(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Slides: SVS, NDPI, MRXS, SCN, BIF, TIFF, OME-TIFF, DICOM, PNG or JPEG files.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option(metavar="DIR", help="Results are in DIR/<slide's name>/.")
+    ],
+    model: options.Model = None,
+    engine: options.Engine = None,
+    mpp: Annotated[
+        float | None,
+        typer.Option(
+            metavar="FLOAT",
+            help="Microns per pixel of the slides' largest level. Default: as each file states.",
+        ),
+    ] = None,
+    stride: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PX",
+            help="Side of a cell, in pixels of the model's scale. Default: the square that the "
+            "model's labels are about.",
+        ),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="GEOJSON",
+            help="Outlines of the tissue, in pixels of the largest level. Default: it is found.",
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Predict only part I of N of the slides, such as 2/4."),
+    ] = None,
+) -> str:
+    """Write the heat map of whole slides: the probability of each cell of tissue.
+
+    A command that was stopped goes on where it was when it is given again.
+    """
+    from pcam_tf.data import image_scale
+    from pcam_tf.models import engines, model_files
+    from pcam_tf.prediction import shards
+    from pcam_tf.slides import cohort, field_predictors, slide_runs
+
+    if mpp is not None:
+        image_scale.check_mpp(mpp)
+    part = shards.parse(shard) if shard else (1, 1)
+    folders = cohort.folders_of(inputs, output)
+    if mask and len(folders) > 1:
+        raise InputError("--mask is of one slide: give one.")
+    chosen = {path: folders[path] for path in cohort.shard_of(list(folders), part)}
+    loaded = engines.load(model, engine)
+    predictor = field_predictors.patch_by_patch(loaded, stride)
+    file = model_files.model_file(model or model_files.SHIPPED_MODEL)
+    about = {"sha256": model_files.digest(file), "engine": engines.name_of(loaded)}
+
+    def predict_slide(path, folder, progress):
+        heat_map = slide_runs.run(
+            path, folder, predictor, about, mpp=mpp, mask=mask, progress=progress
+        )
+        return heat_map.settings["tissue"]["cells"]
+
+    outcome = cohort.run(chosen, predict_slide)
+    done = f"{len(outcome.finished)} of {len(chosen)} slides are in {output}"
+    if outcome.failed:
+        name, reason = next(iter(outcome.failed.items()))
+        if len(chosen) == 1:
+            raise InputError(reason)
+        raise InputError(f"{len(outcome.failed)} slides failed, {name} first; {done}.")
+    cells = sum(outcome.finished.values())
+    return f"{cells:,} cells of tissue; {done}"
 
 
 def froc(

@@ -34,7 +34,7 @@ _MARGIN_PX = 4
 # Beyond it, pixels are first averaged in blocks, which is fast and looks the same.
 _LARGE_REDUCTION = 6
 _ORIENTATION, _SIDEWAYS = 274, (5, 6, 7, 8)  # EXIF: width and height change places
-_MOST_AT_ONCE = 64_000_000  # pixels of a level that are in memory at a time
+_MOST_AT_ONCE = 32_000_000  # pixels of a level that are in memory at a time
 
 
 class Backend(NamedTuple):
@@ -47,6 +47,7 @@ class Backend(NamedTuple):
     mpp: float | None
     notes: tuple[str, ...] = ()
     origin: tuple[int, int] = (0, 0)  # x, y of the bounds, in level-0 pixels of the file
+    in_strips: bool = False  # whole rows are decoded at a time
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -250,12 +251,12 @@ def _backend(path):
     if kind in ("PNG", "JPEG") and path.suffix.lower() not in (".mrxs", ".vms", ".vmu"):
         return _picture(path)
     if kind == "TIFF" and tiff_pages.is_ome(path):
-        return Backend(*tiff_pages.opened_pages(path))
+        return Backend(**tiff_pages.opened_pages(path))
     backend = _openslide(path, name)
     if backend:
         return backend
     if kind == "TIFF":
-        return Backend(*tiff_pages.opened_pages(path))
+        return Backend(**tiff_pages.opened_pages(path))
     raise InputError(f"{name} is no slide that can be read: known are {', '.join(SUFFIXES)}.")
 
 

@@ -32,8 +32,8 @@ def _tiff_file(path):
     return tifffile.TiffFile(path)
 
 
-def opened_pages(path: Path) -> tuple:
-    """Return what `reader.Backend` holds, for a TIFF read tile by tile or strip by strip.
+def opened_pages(path: Path) -> dict:
+    """Return the attributes of a `reader.Backend`, for a TIFF read tile by tile or strip by strip.
 
     Raises:
         InputError: a damaged file, or one whose pixels are no RGB or grey of 8 bits.
@@ -58,7 +58,15 @@ def opened_pages(path: Path) -> tuple:
     sizes = tuple((page.imagewidth, page.imagelength) for page in pages)
     segments = _Segments(file, pages)
     kind = "ome-tiff" if file.is_ome else "tiff"
-    return sizes, segments.window, file.close, kind, mpp, tuple(notes)
+    return {
+        "sizes": sizes,
+        "read": segments.window,
+        "close": file.close,
+        "format": kind,
+        "mpp": mpp,
+        "notes": tuple(notes),
+        "in_strips": not first.is_tiled,
+    }
 
 
 def _page_of(level):

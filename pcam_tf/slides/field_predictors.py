@@ -1,0 +1,98 @@
+"""What predicts the cells of a field: a square of cells with the margin that a model looks at."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from pcam_tf.errors import InputError
+from pcam_tf.models import engines
+from pcam_tf.models.engines import Engine
+from pcam_tf.task import Task
+
+_CELLS = 24  # a side of a field's core: 0.75 mm for PCam
+_PATCHES_AT_ONCE = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class FieldPredictor:
+    """Predicts fields, which are windows of a slide at the task's scale.
+
+    Attributes:
+        name: of the method.
+        task: that the probabilities are of.
+        step_px: side of a cell in pixels at the task's scale.
+        cells: cells along a side of a field's core.
+        field_px: side of a field: its core with as much margin on all sides.
+        predict: from fields, uint8 (n, field_px, field_px, 3), and which cells are wanted, bool (n,
+            cells, cells), to probabilities of the second class, float32 (n, cells, cells). Cells
+            that are not wanted may be anything.
+    """
+
+    name: str
+    task: Task
+    step_px: float
+    cells: int
+    field_px: int
+    predict: Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+    @property
+    def step_um(self) -> float:
+        """Side of a cell in microns."""
+        return self.step_px * self.task.mpp
+
+
+def default_step_px(task: Task) -> int:
+    """Return the side of a cell for a task: its labelled centre, or half a patch without one."""
+    return task.centre_px or task.side_px // 2
+
+
+def patch_by_patch(engine: Engine, step_px: int | None = None) -> FieldPredictor:
+    """Return what predicts each cell from the patch around it, exactly as `predict` does.
+
+    Neighbours overlap and share the pixels of the field, so that these are read once.
+
+    Args:
+        engine: a classifier of two classes.
+        step_px: side of a cell in pixels at the task's scale; None: see `default_step_px`.
+
+    Raises:
+        InputError: a task of more classes or without a scale, or a step that is larger than a
+            patch or below an eighth of it.
+    """
+    task = engines.task_of(engine)
+    _refuse_task(task)
+    step_px = default_step_px(task) if step_px is None else step_px
+    if not task.side_px / 8 <= step_px <= task.side_px:
+        raise InputError(
+            f"a step of {step_px} px: give {-(-task.side_px // 8)} to {task.side_px} px, pixels "
+            f"of {task.mpp} microns."
+        )
+    side_px = task.side_px
+
+    def predict(fields, wanted):
+        windows = np.lib.stride_tricks.sliding_window_view(fields, (side_px, side_px), (1, 2))
+        patches = np.moveaxis(windows[:, ::step_px, ::step_px], 3, -1)
+        found = np.full(wanted.shape, np.nan, "float32")
+        places = np.nonzero(wanted)
+        for first in range(0, len(places[0]), _PATCHES_AT_ONCE):
+            part = tuple(each[first : first + _PATCHES_AT_ONCE] for each in places)
+            found[part] = engines.probabilities(engine, patches[part])[:, 0]
+        return found
+
+    field_px = (_CELLS - 1) * step_px + side_px
+    return FieldPredictor("patch by patch", task, step_px, _CELLS, field_px, predict)
+
+
+def _refuse_task(task):
+    """Refuse tasks whose answer is no heat map of one probability at a known scale."""
+    if not task.is_binary:
+        raise InputError(
+            f"the model tells {len(task.classes)} classes ({', '.join(task.classes)}): heat maps "
+            "of slides are for two."
+        )
+    if task.mpp is None:
+        raise InputError(
+            f"the model's task, {task.name}, states no microns per pixel: slides cannot be "
+            "rescaled to it."
+        )
