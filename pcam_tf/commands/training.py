@@ -36,6 +36,22 @@ FrozenOnly = Annotated[
     ),
 ]
 Seed = Annotated[int | None, typer.Option(metavar="NUMBER", help="The random seed. Default: 0.")]
+Prevalence = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="Train on a part of the patches in which tumour has this prevalence, such as 0.05. "
+        "--seed chooses the part.",
+    ),
+]
+Add = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="DIR:WEIGHT",
+        help="Add the training patches of another data directory, such as generated ones, as this "
+        "share of all: generated:0.3.",
+    ),
+]
 Strategy = Annotated[
     str,
     typer.Option(metavar="NAME", help="one (one device) or mirrored (all GPUs of this machine)."),
@@ -50,6 +66,8 @@ def train(
     weights: Weights = None,
     frozen_only: FrozenOnly = False,
     seed: Seed = None,
+    prevalence: Prevalence = None,
+    add: Add = None,
     strategy: Strategy = "one",
 ) -> str:
     """Train a classifier, or resume an interrupted training.
@@ -72,7 +90,7 @@ def train(
     check_outputs(written, [weights] if weights else [])
     # First of all: TensorFlow accepts no other devices after its first computation.
     devices_together = devices.open_strategy(strategy)
-    source = options.open_source(data_dir)
+    source = _source(options.open_source(data_dir), prevalence, add or (), recipe.seed)
     try:
         training.train(recipe, source, run_dir, strategy=devices_together)
     except KeyboardInterrupt:
@@ -89,6 +107,19 @@ def train(
     except InputError as error:  # the run is complete without an export
         warnings.warn(str(error), stacklevel=1)
     return f"{table}\nrun {run_dir}"
+
+
+def _source(source, prevalence, additions, seed):
+    """Return a source, or the mixture of it that the options ask for."""
+    from pcam_tf import data
+    from pcam_tf.data import sampling
+
+    if prevalence is None and not additions:
+        return source
+    ids = None if prevalence is None else sampling.ids_at_prevalence(source, prevalence, seed)
+    parsed = [sampling.parse_addition(text) for text in additions]
+    added = [sampling.Addition(data.open_source(folder), weight) for folder, weight in parsed]
+    return sampling.Mixture(source, ids, added, seed)
 
 
 def _recipe(preset, **replacements):

@@ -4,7 +4,7 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["audit", "breakhis", "hdf5", "image_files"],
+    submodules=["audit", "breakhis", "hdf5", "image_files", "sampling"],
     submod_attrs={
         "sources": [
             "SPLITS",

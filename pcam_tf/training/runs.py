@@ -11,6 +11,7 @@ import pandas as pd
 import tensorflow_datasets as tfds
 
 from pcam_tf import data, files, task
+from pcam_tf.data import sampling
 from pcam_tf.errors import InputError
 from pcam_tf.models import model_files
 from pcam_tf.task import Task
@@ -127,17 +128,20 @@ def describe(run: Run) -> dict:
             "name": run.source.info.name,
             "version": str(run.source.info.version),
             "patches": {name: data.count(run.source, split) for name, split in splits.items()},
+            **(run.source.described if isinstance(run.source, sampling.Mixture) else {}),
         },
     }
 
 
 def write_description(run: Run) -> None:
-    """Write `recipe.json` into the run's folder.
+    """Write `recipe.json` into the run's folder, and the ids of a chosen part of the patches.
 
     Raises:
         InputError: the folder cannot be written to.
     """
     files.write_json(run.folder / "recipe.json", describe(run))
+    if isinstance(run.source, sampling.Mixture) and run.source.ids is not None:
+        sampling.write_ids(run.folder / "training-ids.csv", run.source.ids)
 
 
 def refuse_other(run: Run) -> None:
