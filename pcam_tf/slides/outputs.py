@@ -128,8 +128,8 @@ def _report(slide, heat, found, overview, task):
     width, height = slide.size
     introduction = (
         f"{width:,} × {height:,} px, {slide.mpp:g} microns per pixel. {found.tissue_mm2:.2f} mm² "
-        f"of tissue, of which {found.tumour_mm2:.2f} mm² ({100 * share:.1f} %) are called {positive}: "
-        f"cells with a probability of {found.threshold:.3f} or more."
+        f"of tissue, of which {found.tumour_mm2:.2f} mm² ({100 * share:.1f} %) are called "
+        f"{positive}: cells with a probability of {found.threshold:.3f} or more."
     )
     warning = (
         "Outlines and candidates are a model's, not a diagnosis. On a slide nearly all tissue is "
