@@ -18,7 +18,7 @@ from pcam_tf import user_tables
 from pcam_tf.errors import InputError
 from pcam_tf.evaluation import intervals
 from pcam_tf.files import printable
-from pcam_tf.slides import annotations
+from pcam_tf.slides import annotations, lesions
 
 RATES = (0.25, 0.5, 1, 2, 4, 8)  # false positives a slide
 PIXEL = 32  # level-0 pixels of a mask pixel: level 5 of a slide
@@ -158,6 +158,8 @@ def judge_folders(
 ) -> tuple[list[SlideResult], list[str]]:
     """Judge all slides of a table, by the files `<slide>.csv` and `<slide>.xml` or `.geojson`.
 
+    In a folder that `slide` wrote, detections are `<slide>/lesions.csv`.
+
     A slide without a file of outlines is normal. A slide without a file of detections is not
     counted, nor are its lesions, as in the challenge's script.
 
@@ -171,16 +173,18 @@ def judge_folders(
     for folder in (detections, outlines):
         if not folder.is_dir():
             raise InputError(f"{printable(folder)} is no folder.")
-    unknown = {path.stem for path in detections.glob("*.csv")} - set(slides["slide"])
+    files = {path.parent.name: path for path in detections.glob(f"*/{lesions.FILE}")}
+    files = files or {path.stem: path for path in detections.glob("*.csv")}
+    unknown = files.keys() - set(slides["slide"])
     if unknown:
-        raise InputError(f"the table of slides has no row for {min(unknown)}.csv.")
+        where = files[min(unknown)].relative_to(detections)
+        raise InputError(f"the table of slides has no row for {where}.")
     results, missing = [], []
     for slide, width, height, mpp in slides.itertuples(index=False):
-        file = detections / f"{slide}.csv"
-        if not file.is_file():
+        if slide not in files:
             missing.append(slide)
             continue
-        points = read_detections(file, width, height)
+        points = read_detections(files[slide], width, height)
         results.append(
             judge(slide, points, *region_map(_outlines(outlines, slide), width, height, mpp))
         )

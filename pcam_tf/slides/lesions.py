@@ -8,6 +8,7 @@ import pandas as pd
 from pcam_tf.files import written_whole
 from pcam_tf.slides.heat_maps import HeatMap
 
+FILE = "lesions.csv"
 APART_UM = 200.0  # between two candidates
 LOWEST = 0.05  # probability of a candidate
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 import uuid
 from html.parser import HTMLParser
 
@@ -8,7 +9,16 @@ from PIL import Image
 
 from pcam_tf.errors import InputError
 from pcam_tf.figures import slide_pictures
-from pcam_tf.slides import annotations, froc, heat_map_files, lesions, outputs, reader, tissue
+from pcam_tf.slides import (
+    annotations,
+    froc,
+    heat_map_files,
+    heat_maps,
+    lesions,
+    outputs,
+    reader,
+    tissue,
+)
 from pcam_tf.slides.grid import Grid, grid_over
 from pcam_tf.slides.heat_maps import HeatMap
 from pcam_tf.synthetic import slide_plan
@@ -30,6 +40,7 @@ def results(slide_file, plan, tmp_path_factory):
     file = slide_file(mpp=0.4961)
     with reader.opened(file) as slide:
         heat = truth_of(plan, grid_over(slide.size, slide.mpp, STEP_UM))
+        heat_maps.write(folder, heat)
         found = outputs.write_all(folder, slide, heat, tissue.find(slide), THRESHOLD, asap=True)
     return file, heat, folder, found
 
@@ -40,7 +51,9 @@ def truth_of(plan, grid):
     depth = np.max([blob.depth(y, x) for blob in plan.islands], axis=0)
     is_tissue = np.max([blob.depth(y, x) for blob in plan.tissue], axis=0) > 0
     heat = np.where(is_tissue, (1 + np.tanh(depth / 20)) / 2, np.nan)
-    return HeatMap("drawn", grid, heat.astype("float32"))
+    size = [round(side * PCAM.mpp / grid.level0_mpp) for side in (plan.width, plan.height)]
+    about = {"slide": {"size_px": size, "mpp": grid.level0_mpp}}
+    return HeatMap("drawn", grid, heat.astype("float32"), about)
 
 
 def test_geojson_is_as_qupath_expects(results):
@@ -188,10 +201,36 @@ def test_pictures_and_report(results):
     assert found.tumour_mm2 == pytest.approx((heat.probabilities >= 0.5).sum() * STEP_UM**2 / 1e6)
 
 
+def test_outputs_are_known_to_be_those_of_their_heat_map(results, tmp_path):
+    _, _, folder, _ = results
+    assert outputs.are_written(folder, THRESHOLD, asap=True)
+    assert not outputs.are_written(folder, THRESHOLD)
+    assert not outputs.are_written(folder, 0.4, asap=True)
+    other = shutil.copytree(folder, tmp_path / "drawn")
+    assert outputs.are_written(other, THRESHOLD, asap=True)
+    (other / "cells.csv").write_text("another")
+    assert not outputs.are_written(other, THRESHOLD, asap=True)
+    assert not outputs.are_written(tmp_path, THRESHOLD)
+
+
+def test_froc_reads_a_folder_of_results_and_its_table_of_slides(results, tmp_path):
+    _, _, folder, found = results
+    outputs.slides_table(folder.parent).to_csv(tmp_path / "slides.csv", index=False)
+    table = froc.read_slides(tmp_path / "slides.csv")
+    (tmp_path / "truth").mkdir()
+    shutil.copy(folder / "tumour.geojson", tmp_path / "truth" / "drawn.geojson")
+    (result,), missing = froc.judge_folders(folder.parent, tmp_path / "truth", table)
+    assert (result.slide, missing) == ("drawn", [])
+    assert len(result.detections) == len(found.candidates)
+    with pytest.raises(InputError, match=r"no row for drawn/lesions.csv"):
+        froc.judge_folders(folder.parent, tmp_path / "truth", table[:0])
+
+
 def test_a_slide_without_tumour_has_outputs_too(slide_file, plan, tmp_path):
     with reader.opened(slide_file(mpp=0.4961)) as slide:
         heat = truth_of(plan, grid_over(slide.size, slide.mpp, STEP_UM))
         heat.probabilities[:] *= 0.01
+        heat_maps.write(tmp_path, heat)
         found = outputs.write_all(tmp_path, slide, heat, tissue.find(slide), THRESHOLD)
     assert found.areas == [] and found.candidates.empty
     assert not (tmp_path / "tumour.xml").exists()
