@@ -44,22 +44,35 @@ def slide(
             help="Outlines of the tissue, in pixels of the largest level. Default: it is found.",
         ),
     ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            metavar="FLOAT",
+            help="The probability from which on a cell is called tumour. Default: with a "
+            "specificity of 95 % in the report of the model, else 0.5.",
+        ),
+    ] = None,
+    asap: Annotated[
+        bool, typer.Option("--asap", help="Also write the outlines as ASAP's XML.")
+    ] = False,
     shard: Annotated[
         str | None,
         typer.Option(metavar="I/N", help="Predict only part I of N of the slides, such as 2/4."),
     ] = None,
 ) -> str:
-    """Write the heat map of whole slides: the probability of each cell of tissue.
+    """Write the heat map of whole slides, outlines for QuPath, lesion candidates and a report.
 
     A command that was stopped goes on where it was when it is given again.
     """
     from pcam_tf.data import image_scale
     from pcam_tf.models import engines, model_files
     from pcam_tf.prediction import shards
-    from pcam_tf.slides import cohort, field_predictors, slide_runs
+    from pcam_tf.slides import cohort, field_predictors, outputs, slide_runs
 
     if mpp is not None:
         image_scale.check_mpp(mpp)
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise InputError(f"a threshold of {threshold}: give a probability, 0 to 1.")
     part = shards.parse(shard) if shard else (1, 1)
     folders = cohort.folders_of(inputs, output)
     if mask and len(folders) > 1:
@@ -68,15 +81,18 @@ def slide(
     loaded = engines.load(model, engine)
     predictor = field_predictors.patch_by_patch(loaded, stride)
     file = model_files.model_file(model or model_files.SHIPPED_MODEL)
+    threshold = _threshold_of(file) if threshold is None else threshold
     about = {"sha256": model_files.digest(file), "engine": engines.name_of(loaded)}
 
     def predict_slide(path, folder, progress):
         heat_map = slide_runs.run(
             path, folder, predictor, about, mpp=mpp, mask=mask, progress=progress
         )
+        outputs.complete(path, folder, heat_map, threshold, mpp=mpp, mask=mask, asap=asap)
         return heat_map.settings["tissue"]["cells"]
 
     outcome = cohort.run(chosen, predict_slide)
+    outputs.write_slides_table(output)
     done = f"{len(outcome.finished)} of {len(chosen)} slides are in {output}"
     if outcome.failed:
         name, reason = next(iter(outcome.failed.items()))
@@ -84,14 +100,25 @@ def slide(
             raise InputError(reason)
         raise InputError(f"{len(outcome.failed)} slides failed, {name} first; {done}.")
     cells = sum(outcome.finished.values())
-    return f"{cells:,} cells of tissue; {done}"
+    positive = predictor.task.classes[1]
+    return f"{cells:,} cells of tissue; {done}; {positive} is outlined from {threshold:.3f} on"
+
+
+def _threshold_of(model):
+    """Return from which probability on a cell is called: few of a slide's cells are tumour."""
+    from pcam_tf.evaluation import reports
+
+    report, _ = reports.report_of_model(model)
+    return report.get("one_view", {}).get("thresholds", {}).get("specificity_95", 0.5)
 
 
 def froc(
     detections: Annotated[
         Path,
         typer.Argument(
-            metavar="DETECTIONS", help="A folder of <slide>.csv: confidence,x,y in level-0 pixels."
+            metavar="DETECTIONS",
+            help="A folder of <slide>.csv: confidence,x,y in level-0 pixels; or one that `slide` "
+            "wrote.",
         ),
     ],
     annotations: Annotated[
@@ -102,18 +129,23 @@ def froc(
             "slide.",
         ),
     ],
-    slides: Annotated[
-        Path, typer.Option(metavar="CSV", help="The slides: slide,width,height,mpp.")
-    ],
     output: Annotated[
         Path, typer.Option(metavar="JSON", help="The result to write; a figure is put beside it.")
     ],
+    slides: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CSV",
+            help="The slides: slide,width,height,mpp. Default: DETECTIONS/slides.csv.",
+        ),
+    ] = None,
 ) -> str:
     """Measure how many lesions are found, as the Camelyon16 challenge does (FROC)."""
     from pcam_tf import figures, files
     from pcam_tf.figures import slide_plots
     from pcam_tf.slides import froc as measure
 
+    slides = slides or detections / "slides.csv"
     figure = output.with_suffix(".png") if files.is_ordinary(output) else None
     read = [path for folder in (detections, annotations) for path in folder.glob("*")]
     files.check_outputs([output, figure], [slides, *read])

@@ -17,12 +17,14 @@ from pcam_tf.slides import (
     heat_maps,
     lesions,
     outline_files,
+    reader,
     slide_report,
+    tissue,
 )
 from pcam_tf.slides.heat_maps import HeatMap
 from pcam_tf.slides.reader import Slide
 from pcam_tf.slides.tissue import Tissue
-from pcam_tf.task import PCAM, Task
+from pcam_tf.task import PCAM, Task, from_json
 
 HEAT_MAP, OVERVIEW, REPORT = "heat_map.ome.tif", "overview.png", "report.html"
 OUTLINES, ASAP, FINDINGS = "tumour.geojson", "tumour.xml", "findings.json"
@@ -32,6 +34,38 @@ _COLUMNS = (
     "tissue_mm2", "tumour_mm2", "areas", "largest_area_mm2", "candidates", "highest_probability",
 )  # fmt: skip
 _THUMBNAIL_PX = 1600
+
+
+def complete(
+    path: str | Path,
+    folder: str | Path,
+    heat: HeatMap,
+    threshold: float,
+    *,
+    mpp: float | None = None,
+    mask: str | Path | None = None,
+    asap: bool = False,
+) -> None:
+    """Write the outputs of a heat map that are not there yet, see `write_all`.
+
+    Args:
+        path: of the slide.
+        folder: of its results.
+        heat: its heat map, as `slide_runs.run` returns it.
+        threshold: the probability from which on a cell is called tumour.
+        mpp: microns per pixel of level 0; None: as the file states.
+        mask: GeoJSON whose polygons are the tissue; None: it is found.
+        asap: also write the outlines as ASAP's XML.
+
+    Raises:
+        InputError: a file cannot be written, or the slide is damaged.
+    """
+    if are_written(folder, threshold, asap=asap):
+        return
+    with reader.opened(path, mpp) as slide:
+        found = tissue.of_outlines(mask, slide) if mask else tissue.find(slide)
+        asked = from_json(heat.settings["task"])
+        write_all(folder, slide, heat, found, threshold, task=asked, asap=asap)
 
 
 def write_all(
@@ -101,6 +135,18 @@ def _described(folder, threshold, asap):
     """Return what the outputs in a folder depend on."""
     cells = hashlib.sha256((folder / heat_maps.CELLS).read_bytes()).hexdigest()
     return {"threshold": threshold, "asap": asap, "cells_sha256": cells}
+
+
+def write_slides_table(output: str | Path) -> None:
+    """Write `slides.csv` into a folder of results, see `slides_table`; nothing without slides.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    table = slides_table(output)
+    if len(table):
+        with written_whole(Path(output) / SLIDES) as temporary:
+            table.to_csv(temporary, index=False, lineterminator="\n")
 
 
 def slides_table(output: str | Path) -> pd.DataFrame:

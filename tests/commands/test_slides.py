@@ -73,9 +73,10 @@ def test_shards_of_slides_are_all_slides_once(tmp_path, capfd):
     paths = [picture(tmp_path / f"{name}.png") for name in "abc"]
     words = ["slide", *paths, "--output", tmp_path / "out", "--mpp", 0.972, "--stride", 96]
     assert run(*words, "--shard", "2/2") == 0
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["b"]
+    names = lambda: sorted(path.name for path in (tmp_path / "out").iterdir())  # noqa: E731
+    assert names() == ["b", "slides.csv"]
     assert run(*words, "--shard", "1/2") == 0
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a", "b", "c"]
+    assert names() == ["a", "b", "c", "slides.csv"]
     capfd.readouterr()
     refused(run(*words, "--shard", "1/4"), capfd, "3 slides make at most 3 shards, not 4")
 
@@ -102,3 +103,30 @@ def test_bad_slides_are_refused_in_one_line(tmp_path, capfd, monkeypatch, words,
     for name in ("a.png", "b.png", "other/a.png"):
         picture(tmp_path / name)
     refused(run("slide", "--output", "out", *words), capfd, message)
+
+
+def test_a_slide_gets_outlines_candidates_pictures_and_a_report(tmp_path, capfd):
+    path = picture(tmp_path / "a.png")
+    words = ["slide", path, "--output", tmp_path / "out", "--mpp", 0.972, "--stride", 96]
+    assert run(*words) == 0
+    printed = capfd.readouterr().out
+    assert "1 of 1 slides are in" in printed and "tumour is outlined from 0.636 on" in printed
+    names = {each.name for each in (tmp_path / "out/a").iterdir() if each.name[0] != "."}
+    assert names == {
+        "cells.csv", "run.json", "state.json", "heat_map.ome.tif", "overview.png", "tumour.geojson",
+        "lesions.csv", "thumbnail.jpg", "tissue.jpg", "tissue.geojson", "report.html",
+        "findings.json",
+    }  # fmt: skip
+    before = (tmp_path / "out/a/report.html").stat()
+    assert run(*words) == 0  # nothing is written again
+    assert (tmp_path / "out/a/report.html").stat() == before
+    assert run(*words, "--threshold", 0, "--asap") == 0
+    findings = json.loads((tmp_path / "out/a/findings.json").read_text())
+    assert findings["tumour_mm2"] == findings["tissue_mm2"] > 0
+    assert (tmp_path / "out/a/tumour.xml").is_file()
+    (tmp_path / "truth").mkdir()
+    output = tmp_path / "froc.json"
+    capfd.readouterr()
+    assert run("froc", tmp_path / "out", tmp_path / "truth", "--output", output) == 0
+    assert "1 slides, 0 lesions" in capfd.readouterr().out
+    refused(run(*words, "--threshold", 2), capfd, "a threshold of 2.0: give a probability")
