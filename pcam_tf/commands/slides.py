@@ -64,6 +64,7 @@ def slide(
 
     A command that was stopped goes on where it was when it is given again.
     """
+    from pcam_tf import files
     from pcam_tf.data import image_scale
     from pcam_tf.models import engines, model_files
     from pcam_tf.prediction import shards
@@ -78,6 +79,10 @@ def slide(
     if mask and len(folders) > 1:
         raise InputError("--mask is of one slide: give one.")
     chosen = {path: folders[path] for path in cohort.shard_of(list(folders), part)}
+    read = [*folders, *([mask] if mask else []), *options.input_files(models=[model])]
+    files.check_outputs(
+        [folder / name for folder in chosen.values() for name in outputs.NAMES], read
+    )
     loaded = engines.load(model, engine)
     predictor = field_predictors.patch_by_patch(loaded, stride)
     file = model_files.model_file(model or model_files.SHIPPED_MODEL)

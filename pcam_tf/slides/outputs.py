@@ -29,6 +29,10 @@ from pcam_tf.task import PCAM, Task, from_json
 HEAT_MAP, OVERVIEW, REPORT = "heat_map.ome.tif", "overview.png", "report.html"
 OUTLINES, ASAP, FINDINGS = "tumour.geojson", "tumour.xml", "findings.json"
 THUMBNAIL, TISSUE, TISSUE_OUTLINES = "thumbnail.jpg", "tissue.jpg", "tissue.geojson"
+NAMES = (
+    heat_maps.CELLS, heat_maps.RUN, HEAT_MAP, OVERVIEW, REPORT, OUTLINES, ASAP, FINDINGS, THUMBNAIL,
+    TISSUE, TISSUE_OUTLINES, lesions.FILE,
+)  # fmt: skip
 SLIDES = "slides.csv"  # of all slides, beside their folders
 _COLUMNS = (
     "tissue_mm2", "tumour_mm2", "areas", "largest_area_mm2", "candidates", "highest_probability",

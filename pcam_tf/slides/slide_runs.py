@@ -60,7 +60,7 @@ def run(
             in use by another process. What was found is kept, and the same call goes on there.
     """
     path, folder = Path(path), Path(folder)
-    files.check_outputs([folder / heat_maps.CELLS], [path])
+    files.check_outputs([folder / heat_maps.CELLS], [path, *([mask] if mask else [])])
     with files.locked(folder / LOCK, f"{folder} is in use by another process."):
         try:
             with reader.opened(path, mpp) as slide:
@@ -68,6 +68,7 @@ def run(
                 if is_finished(folder, about):
                     return _read_finished(folder, progress)
                 _write_state(folder, RUNNING)
+                (folder / heat_maps.RUN).unlink(missing_ok=True)  # it is of another table
                 _find(slide, folder, predictor, about, mask, progress)
             _write_state(folder, FINISHED)
             (folder / UNFINISHED).unlink(missing_ok=True)

@@ -30,6 +30,8 @@ def here(tmp_path, monkeypatch, prepared, model_file):
     Path("file").write_text("")
     Path("pictures").mkdir()
     Path("pictures/one.png").write_bytes(b"a picture")
+    Path("out/one").mkdir(parents=True)
+    Path("out/one/tissue.geojson").write_text("{}")
     Path("model.keras").write_bytes(model_file.read_bytes())
     Path("model.litert").write_bytes(b"an export")
     Path("record").symlink_to(next(Path(prepared).rglob("*test.tfrecord*")))
@@ -68,6 +70,7 @@ def everything(folder):
         "novelty --fit record",
         "froc pictures pictures --slides a.csv --output a.csv",
         "froc pictures pictures --slides a.csv --output pictures/one.png",
+        "slide pictures/one.png --mask out/one/tissue.geojson --output out",
         "audit --output record",
         "train --weights model.keras --run .",
         "app --model model.keras --reviews model.keras",
@@ -113,6 +116,7 @@ def forbid_work(monkeypatch):
         "protocols --run",
         "subtypes --run",
         "froc pictures pictures --slides a.csv --output",
+        "slide pictures/one.png --output",
         "prepare --download --data-dir",
         "prepare --from-hdf5 pictures --data-dir",
         "app --reviews",

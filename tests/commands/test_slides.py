@@ -93,7 +93,7 @@ BAD = [
     (["a.png", "b.png", "--mpp", "1", "--mask", "m.geojson"], "--mask is of one slide"),
     (["a.png", "--mpp", "1", "--mask", "m.geojson"], "cannot read m.geojson"),
     (["a.png", "--mpp", "1", "--model", "no.keras"], "there is no model"),
-    (["a.png", "--mpp", "1", "--output", "a.png"], "cannot write a.png/a"),
+    (["a.png", "--mpp", "1", "--output", "b.png"], "cannot write b.png/a"),
 ]
 
 
