@@ -9,7 +9,6 @@ Users and server share the machine's cores.
 
 import argparse
 import concurrent.futures
-import os
 import resource
 import tempfile
 import time
@@ -34,13 +33,12 @@ def main() -> None:
     parser.add_argument("--model", help="a .keras file or a run's folder; default: the shipped one")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["GRADIO_TEMP_DIR"] = str(Path(folder) / "uploads")
         files = []
         for number, patch in enumerate(synthetic.draw_patches(arguments.users, split="test").image):
             files.append(Path(folder) / f"{number}.png")
             Image.fromarray(patch).save(files[-1])
-        blocks = page.build(findings.load_reader(arguments.model))
-        address = serve.serve(blocks, port=0, wait=False)
+        built = page.build(findings.load_reader(arguments.model))
+        address = serve.serve(built, port=0, wait=False)
         end = time.monotonic() + arguments.seconds
 
         def use(file):
@@ -72,7 +70,7 @@ def main() -> None:
             f"seconds to an answer: median {middle:.2f}, 95 % below {most:.2f}, worst {worst:.2f}; "
             f"at most {memory:.1f} GiB of memory"
         )
-        blocks.close()
+        built.close()
 
 
 if __name__ == "__main__":

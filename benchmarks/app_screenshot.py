@@ -24,8 +24,8 @@ def main() -> None:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         sys.exit("error: there is no Chromium on this machine.")
-    blocks = page.build(findings.load_reader())
-    address = serve.serve(blocks, port=0, wait=False)
+    built = page.build(findings.load_reader())
+    address = serve.serve(built, port=0, wait=False)
     with sync_playwright() as driver:
         browser = driver.chromium.launch(
             executable_path=chromium,
@@ -40,7 +40,7 @@ def main() -> None:
         tab.wait_for_timeout(1000)
         taken = tab.screenshot(full_page=True)
         browser.close()
-    blocks.close()
+    built.close()
     # 128 colours are enough for a page, and a fifth of the size.
     picture = Image.open(io.BytesIO(taken)).convert("RGB").quantize(128)
     with written_whole(PICTURE) as temporary:

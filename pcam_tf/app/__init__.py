@@ -8,10 +8,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "findings",
         "overlays",
         "page",
+        "private_files",
         "reviews",
         "serve",
+        "turns",
         "views",
         "visit",
         "visit_tables",
+        "visits",
     ],
 )

@@ -1,19 +1,20 @@
 """What the page does on each event, and what it answers to a program."""
 
 import dataclasses
-import hashlib
-import os
-import shutil
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import gradio as gr
 import numpy as np
-from gradio.utils import get_upload_folder
 
 from pcam_tf import synthetic
-from pcam_tf.app import overlays, views, visit, visit_tables
+from pcam_tf.app import overlays, private_files, reviews, turns, views, visit, visit_tables
 from pcam_tf.app.findings import Reader
+from pcam_tf.app.private_files import PrivateFiles
+from pcam_tf.app.turns import Turns, Work
 from pcam_tf.app.visit import Visit
+from pcam_tf.app.visits import Visits
 from pcam_tf.data import image_files
 from pcam_tf.errors import InputError
 from pcam_tf.task import PCAM, Task
@@ -43,119 +44,197 @@ def example_pictures(task: Task) -> dict[str, np.ndarray]:
 class Handlers:
     """The handlers of the page's events; most return the new values of its parts, by name.
 
+    Every event names its visit by the session of its request. What an event waits for is one piece
+    of work; a newer event of the same visit stops it.
+
     Attributes:
         reader: the model.
-        folder: in it, each visitor gets a folder.
+        files: the private folder of this process.
         reviews_file: a CSV to which reviews are added, or None.
         examples: synthetic pictures at PatchCamelyon's scale, by their buttons' texts.
-        uploads: the uploaded files of each visitor, by the visitor's folder.
+        turns: at the model.
+        visits: of the open tabs.
+        calls: the stop flags of programs' calls, by session.
     """
 
     reader: Reader
-    folder: Path
+    files: PrivateFiles
     reviews_file: str | Path | None
     examples: dict[str, np.ndarray] = dataclasses.field(init=False)
-    uploads: dict[Path, set[Path]] = dataclasses.field(default_factory=dict)
+    turns: Turns = dataclasses.field(default_factory=Turns)
+    visits: Visits = dataclasses.field(init=False)
+    calls: dict[str, set[threading.Event]] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         self.examples = example_pictures(self.reader.task)
+        self.visits = Visits(self.files)
 
     def warm_up(self) -> None:
         """Do once what is slow the first time only, so that the first visitor need not wait."""
-        first, setting = Visit(self.folder / "first"), next(iter(self.reader.points))
+        first = self.visits.begin("warm up")
+        first.setting = next(iter(self.reader.points))
         pictures = [("region", self._example("Region"))]
         visit.read_pictures(self.reader, first, pictures, several=False)
-        self._page_values(first, setting)
+        self.page_values(first)
         row, column = np.argwhere(np.isfinite(first.region.probabilities[..., 0]))[0]
         visit.read_place(self.reader, first, row, column)
-        self._page_values(first, setting)
-        shutil.rmtree(first.folder)
+        self.page_values(first)
+        self.visits.end("warm up")
 
-    def read_files(self, files, setting, state, request: gr.Request, progress=_PROGRESS):
+    def read_files(self, files, setting, request: gr.Request, progress=_PROGRESS):
         """Read the uploaded files at the scale that they state."""
-        return self._read_files(files, None, setting, state, request, progress)
-
-    def read_again(self, files, mpp, setting, state, request: gr.Request, progress=_PROGRESS):
-        """Read the uploaded files at the scale that the visitor entered."""
-        if visit.entered_mpp(mpp) is None:
-            raise InputError("enter the microns per pixel first.")
-        return self._read_files(files, mpp, setting, state, request, progress)
-
-    def _read_files(self, files, mpp, setting, state, request, progress):
         if not files:
             raise InputError("give a picture first.")
-        state = state or self._new_visit(request)
-        self.uploads.setdefault(state.folder, set()).update(Path(file) for file in files)
         if len(files) > visit.MOST_PICTURES:
             raise InputError(f"{len(files)} pictures: give at most {visit.MOST_PICTURES} at once.")
+        state, work = self._begin(request, setting)
+        with state.lock:
+            work.check()
+            state.take_uploads(_upload(path, self.files) for path in files)
+        return self._read_uploads(state, None, work, progress)
+
+    def read_again(self, mpp, setting, request: gr.Request, progress=_PROGRESS):
+        """Read the visit's files at the scale that the visitor entered."""
+        entered = visit.entered_mpp(mpp)
+        if entered is None:
+            raise InputError("enter the microns per pixel first.")
+        if not self.visits.find(request.session_hash).uploads:
+            raise InputError("give a picture first.")
+        state, work = self._begin(request, setting)
+        return self._read_uploads(state, entered, work, progress)
+
+    def _read_uploads(self, state, mpp, work, progress):
         damaged = []
         used = visit.read_pictures(
             self.reader,
             state,
-            _readable(files, self.reader.task, visit.entered_mpp(mpp), damaged),
-            several=len(files) > 1,
+            _readable(list(state.uploads), self.reader.task, mpp, damaged),
+            several=len(state.uploads) > 1,
             progress=_progress_bar(progress),
+            work=work,
         )
         state.notes += [f"Left out: {reason}" for reason in damaged]
-        return self._logged_values(state, setting) | {"mpp": used}
+        return self._logged_values(state, work) | {"mpp": used}
 
-    def read_example(self, name, setting, state, request: gr.Request, progress=_PROGRESS):
+    def read_example(self, name, setting, request: gr.Request, progress=_PROGRESS):
         """Read a synthetic example."""
-        state = state or self._new_visit(request)
+        state, work = self._begin(request, setting)
+        with state.lock:
+            state.take_uploads(())
         pictures = [(f"synthetic {name.lower()}", self._example(name))]
         visit.read_pictures(
-            self.reader, state, pictures, several=False, progress=_progress_bar(progress)
+            self.reader,
+            state,
+            pictures,
+            several=False,
+            progress=_progress_bar(progress),
+            work=work,
         )
-        return self._logged_values(state, setting) | {"mpp": PCAM.mpp, "files": None}
+        return self._logged_values(state, work) | {"mpp": PCAM.mpp, "files": None}
 
     def _example(self, name):
         """Return a synthetic example at the scale of the model's task."""
         return image_files.at_scale(self.examples[name], PCAM.mpp, self.reader.task, name)
 
-    def choose_place(self, setting, state, event: gr.EventData):
+    def _begin(self, request, setting):
+        """Return the visit, without its earlier answers, and the work that begins.
+
+        An answer belongs to its input: while a file is read, or when it is refused, there is none.
+        """
+        self.files.check_room()
+        state = self.visits.begin(request.session_hash)
+        work = self._work_of(state)
+        with state.lock:
+            state.clear()
+            state.setting = setting
+        return state, work
+
+    def _work_of(self, state):
+        """Return new work of a visit; that before is stopped."""
+        work = Work(self.turns)
+        state.stop.set()
+        state.stop = work.stop
+        return work
+
+    def remove_files(self, request: gr.Request):
+        """Forget the answers when the visitor takes the files away."""
+        state = self.visits.find(request.session_hash)
+        state.stop.set()
+        with state.lock:
+            state.clear()
+            state.take_uploads(())
+        return self.empty_values("No picture yet.")
+
+    def choose_place(self, setting, request: gr.Request, event: gr.EventData):
         """Read the place of the region that the visitor chose."""
-        if state is None:
-            raise InputError("give a picture first.")
-        visit.read_place(self.reader, state, int(event.row), int(event.column))
-        return self._logged_values(state, setting)
+        state = self.visits.find(request.session_hash)
+        work = self._work_of(state)
+        try:
+            visit.read_place(self.reader, state, int(event.row), int(event.column), work)
+        except InputError as error:
+            return self._with_reason(state, error)
+        return self._logged_values(state, work)
 
-    def choose_patch(self, setting, state, event: gr.SelectData):
+    def choose_patch(self, setting, request: gr.Request, event: gr.SelectData):
         """Show the patch of the gallery that the visitor chose."""
-        if state is None or not 0 <= event.index < len(state.patches):
-            raise InputError("give pictures first.")
-        state.chosen = event.index
-        return self._values_but_gallery(state, setting)
+        state = self.visits.find(request.session_hash)
+        work = self._work_of(state)
+        with state.lock:
+            if not 0 <= event.index < len(state.patches):
+                raise InputError("give pictures first.")
+            state.chosen = event.index
+        return self._values_but_gallery(state, work)
 
-    def change_setting(self, setting, state):
+    def change_setting(self, setting, request: gr.Request):
         """Show the same pictures at another operating point."""
-        if state is None or not (state.patches or state.region):
-            return {"meaning": self.reader.points[setting].meaning}
-        return self._values_but_gallery(state, setting)
+        meaning = {"meaning": self.reader.points[setting].meaning}
+        try:
+            state = self.visits.find(request.session_hash)
+        except InputError:
+            return meaning
+        with state.lock:
+            state.setting = setting
+            if not (state.patches or state.region):
+                return meaning  # of what is being read, the answer will come at this setting
+        return self._values_but_gallery(state, Work(self.turns))
 
-    def accept(self, setting, state):
-        """Keep that the reviewer agrees."""
-        return self._review(setting, state, agrees=True)
+    def accept(self, token, reviewer, unsure, comment, request: gr.Request):
+        """Keep that the reviewer agrees with the answer that was shown."""
+        return self._review(request, token, reviewer, unsure, comment, agrees=True)
 
-    def disagree(self, setting, state):
-        """Keep that the reviewer disagrees."""
-        return self._review(setting, state, agrees=False)
+    def disagree(self, token, reviewer, unsure, comment, request: gr.Request):
+        """Keep that the reviewer disagrees with the answer that was shown."""
+        return self._review(request, token, reviewer, unsure, comment, agrees=False)
 
-    def _review(self, setting, state, *, agrees):
-        if state is None:
-            raise InputError("choose a patch first.")
-        point = self.reader.points[setting]
-        visit.add_review(self.reader, state, point, agrees=agrees, path=self.reviews_file)
-        files = views.write_files(self.reader, state, point, setting)
+    def _review(self, request, token, reviewer, unsure, comment, *, agrees):
+        state = self.visits.find(request.session_hash)
+        with state.lock:
+            review = visit.judged(
+                self.reader,
+                state,
+                self._point(state),
+                token,
+                agrees=agrees,
+                reviewer=reviews.cell(reviewer, 80),
+                unsure=bool(unsure),
+                comment=reviews.cell(comment, 500),
+            )
+            if self.reviews_file:
+                reviews.append(self.reviews_file, review)
+            text = views.review_sentence(self.reader, review)
+            visit.keep_review(state, review, text)
+            files = views.write_files(self.reader, state, self._point(state), state.setting)
         where = "Saved." if self.reviews_file else "Kept in this session only: no file was given."
         return {
-            "state": state,
-            "review": f"{views.review_sentence(state.chosen_patch)} {where}",
+            "review": f"{text} {where}",
+            "comment": "",
+            "unsure": False,
             "log": visit_tables.log_table(state),
             "report": str(files["report"]),
             "log_file": str(files["log"]),
         }
 
-    def predict(self, picture, mpp, setting):
+    def predict(self, picture, mpp, setting, request: gr.Request):
         """Predict one patch or region and return the result as JSON.
 
         Args:
@@ -166,80 +245,139 @@ class Handlers:
         """
         if not picture:
             raise InputError("give a picture.")
-        point = self.reader.points[setting]
-        state = Visit(self.folder / hashlib.sha256(os.urandom(16)).hexdigest()[:32])
+        point, work = self.reader.points[setting], Work(self.turns)
+        flags = self.calls.setdefault(str(request.session_hash), set())
+        flags.add(work.stop)
+        state = Visit(self.files.new_visit())
         try:
-            pictures = [_read_upload(picture, self.reader.task, visit.entered_mpp(mpp))]
-            visit.read_pictures(self.reader, state, pictures, several=False)
+            self.files.check_room()
+            path = _upload(picture, self.files)
+            pictures = [(path.name, _read(path, self.reader.task, visit.entered_mpp(mpp)))]
+            visit.read_pictures(self.reader, state, pictures, several=False, work=work)
             return views.as_json(self.reader, state, point)
+        except turns.Stopped as error:
+            raise InputError("the call was stopped.") from error
         finally:
-            shutil.rmtree(state.folder, ignore_errors=True)
-            Path(picture).unlink(missing_ok=True)
+            flags.discard(work.stop)
+            private_files.remove(state.folder)
 
     def leave(self, request: gr.Request):
-        """Delete the files of a visitor who left."""
-        self.forget(self._new_visit(request))
+        """Stop the work of a visitor or a program that left, and delete the files."""
+        self.visits.end(request.session_hash)
+        for stop in self.calls.pop(str(request.session_hash), ()):
+            stop.set()
 
-    def forget(self, state):
-        """Delete the files of a visit."""
-        if state is not None:
-            shutil.rmtree(state.folder, ignore_errors=True)
-            for upload in self.uploads.pop(state.folder, ()):
-                upload.unlink(missing_ok=True)
+    def sweep(self) -> None:
+        """Delete what nobody has used for long."""
+        self.visits.sweep()
+        self.files.sweep()
 
-    def _new_visit(self, request):
-        # The browser chooses the session's name: its digest cannot be a path.
-        name = hashlib.sha256(str(request.session_hash).encode()).hexdigest()[:32]
-        return Visit(self.folder / name)
+    def refused(self, request: gr.Request, reason: str) -> dict:
+        """Return the page without answers and with the reason; the visit has none either."""
+        try:
+            state = self.visits.find(request.session_hash)
+        except InputError:
+            return self.empty_values(reason)
+        with state.lock:
+            state.clear()
+        return self.empty_values(reason)
 
-    def _logged_values(self, state, setting):
-        visit_tables.add_to_log(self.reader, state, self.reader.points[setting], setting)
-        return self._page_values(state, setting)
+    def unsaved(self, _: gr.Request, reason: str) -> dict:
+        """Return the page with the reason why a review was not saved; the answer stays."""
+        return {"review": reason[0].upper() + reason[1:]}
 
-    def _values_but_gallery(self, state, setting):
+    def _point(self, state):
+        return self.reader.points[state.setting]
+
+    def _logged_values(self, state, work):
+        with state.lock:
+            work.check()
+            point = self._point(state)
+            visit_tables.add_to_log(self.reader, state, point, state.setting)
+        self._explain(state, work)
+        return self.page_values(state)
+
+    def _values_but_gallery(self, state, work):
         """Return new values; the gallery keeps its choice because it gets none."""
-        values = self._page_values(state, setting)
+        self._explain(state, work)
+        values = self.page_values(state)
         del values["gallery"]
         return values
 
-    def _page_values(self, state, setting):
+    def _explain(self, state, work):
+        """Compute the explanation of the chosen patch, in its turn at the model."""
+        patch = state.chosen_patch
+        if patch and visit.is_explained(self.reader, patch):
+            with self.turns.small():
+                work.check()
+                visit.explanation(self.reader, patch, self._point(state))
+
+    def _with_reason(self, state, error):
+        """Return the values of a visit of which no patch is chosen, and why."""
+        values = self.page_values(state)
+        reason = views.refusal(str(error))
+        return values | {"summary": f"{values['summary']}{reason}"}
+
+    def page_values(self, state: Visit) -> dict:
         """Return the values of all parts of the page."""
-        reader, point = self.reader, self.reader.points[setting]
-        files = views.write_files(reader, state, point, setting)
+        with state.lock:
+            return self._page_values(state)
+
+    def _page_values(self, state):
+        if not (state.patches or state.region):
+            return self.empty_values("No picture yet.")
+        reader, point = self.reader, self._point(state)
+        files = views.write_files(reader, state, point, state.setting)
         files = {name: str(file) for name, file in files.items()}
         region, patch = state.region, state.chosen_patch
         several = not region and len(state.patches) > 1
+        answer = visit.answer(state, point)
 
         def shown(make, is_shown):
             return gr.update(value=make() if is_shown else None, visible=bool(is_shown))
 
         return {
-            "state": state,
             "summary": views.summary(reader, state, point),
             "region": shown(lambda: overlays.region_value(reader, region, point), region),
             "gallery": shown(lambda: views.gallery(reader, state, point), several),
             "patch": shown(lambda: overlays.patch_value(reader, patch, point), patch),
-            "review_row": gr.update(visible=bool(patch and patch.has_tissue)),
-            "review": views.question(reader, patch, point) if patch and patch.has_tissue else "",
+            "shown": answer.token if answer else "",
+            "review_row": gr.update(visible=bool(answer)),
+            "review": views.question(reader, patch, answer) if answer else "",
             "downloads": gr.update(visible=True),
             "predictions": files["predictions"],
             "report": files["report"],
             "heat_map": gr.update(value=files.get("heat_map"), visible=bool(region)),
             "log": visit_tables.log_table(state),
             "log_file": gr.update(value=files["log"], interactive=True),
+            "setting": state.setting,
             "meaning": point.meaning,
+        }
+
+    def empty_values(self, reason: str) -> dict:
+        """Return the values of a page without an answer, and the reason why there is none."""
+        nothing = gr.update(value=None, visible=False)
+        return {
+            "summary": views.refusal(reason),
+            "region": nothing,
+            "gallery": nothing,
+            "patch": nothing,
+            "shown": "",
+            "review_row": gr.update(visible=False),
+            "review": "",
+            "downloads": gr.update(visible=False),
         }
 
 
 def _progress_bar(progress):
-    return lambda done, total: progress((done, total), desc="Reading", unit="places")
+    return lambda text, done, total: progress((done, total), desc=text, unit="places")
 
 
-def _readable(files, task, mpp, refused):
+def _readable(files: list[Path], task, mpp, refused) -> Iterator[tuple[str, image_files.Picture]]:
     """Yield the uploads that can be read, and collect the reasons of others if any can be."""
     for number, file in enumerate(files, 1):
         try:
-            picture = _read_upload(file, task, mpp)
+            picture = file.name, _read(file, task, mpp)
         except InputError as error:
             refused.append(str(error))
             if len(refused) == number == len(files):
@@ -248,9 +386,15 @@ def _readable(files, task, mpp, refused):
             yield picture
 
 
-def _read_upload(path: str, task: Task, mpp: float | None) -> tuple[str, image_files.Picture]:
-    """Read an upload at the scale of a task; a path to any other file is refused."""
+def _read(path: Path, task: Task, mpp: float | None) -> image_files.Picture:
+    return image_files.read(path, task, mpp, visit.safe_name(path.name))
+
+
+def _upload(path: str, files: PrivateFiles) -> Path:
+    """Return the path of an upload; any other file is refused."""
     path = Path(path).resolve()
-    if not path.is_relative_to(Path(get_upload_folder()).resolve()):
+    if not path.is_relative_to(files.uploads.resolve()):
         raise InputError("that file was not uploaded here.")
-    return path.name, image_files.read(path, task, mpp, visit.safe_name(path.name))
+    if not path.is_file():
+        raise InputError("the upload has expired: give the picture again.")
+    return path

@@ -1,20 +1,20 @@
 """The page for pathologists: its parts, their layout, and which handler each event has.
 
-A visitor's pictures are deleted when the visitor leaves, or after an hour.
+A visitor's pictures are deleted when the visitor leaves, or after an hour without use; see
+`private_files`.
 """
 
-import atexit
 import functools
 import html
 import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
-from pcam_tf.app import findings, reviews, views, visit_tables
+from pcam_tf.app import findings, reviews, turns, views, visit_tables
 from pcam_tf.app.findings import Reader
+from pcam_tf.app.private_files import PrivateFiles
 from pcam_tf.app.visit import Visit
 from pcam_tf.errors import InputError, missing_extra
 
@@ -26,12 +26,31 @@ except ModuleNotFoundError as error:
 
 from pcam_tf.app.handlers import Handlers
 
-_KEPT_SECONDS = 3600
-_ONE_AT_A_TIME = {"concurrency_id": "model", "concurrency_limit": 1}  # two at once are both slower
 _BUTTON = {"size": "sm", "min_width": 120}
+_PENDING_JS = {
+    name: f"(...values) => {{ window.pcamPending?.({name!r}); return values; }}"
+    for name in ("read", "answer", "answered", "unread", "failed", "removed")
+}
+_FAILED = "The server could not process this. Try again, or use another picture."
 
 
-def build(reader: Reader, reviews_file: str | Path | None = None) -> gr.Blocks:
+class Page(NamedTuple):
+    """A page that can be served."""
+
+    blocks: gr.Blocks
+    handlers: Handlers
+    environment: dict[str, str]  # of the process before the page was built
+
+    def close(self) -> None:
+        """End the server and delete the files of all visitors."""
+        self.blocks.close()
+        self.handlers.files.close()
+        for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED"):
+            os.environ.pop(name, None)
+            os.environ.update({name: self.environment[name]} if name in self.environment else {})
+
+
+def build(reader: Reader, reviews_file: str | Path | None = None) -> Page:
     """Build the page.
 
     Args:
@@ -42,54 +61,53 @@ def build(reader: Reader, reviews_file: str | Path | None = None) -> gr.Blocks:
         What `serve.serve` takes. Its endpoint "/predict" answers gradio_client.
 
     Raises:
-        InputError: the file of reviews cannot be written, is something else, or the model has
-            more than two classes, for which reviews cannot be kept yet.
+        InputError: the file of reviews cannot be written, is something else, the model has more
+            than two classes, for which reviews cannot be kept yet, or its task states no scale.
     """
+    if reader.task.mpp is None:
+        raise InputError(
+            f"the task {reader.task.name} of this model states no microns per pixel to bring "
+            "pictures to: the page needs a model of another task."
+        )
     if reviews_file and not reader.task.is_binary:
         raise InputError("reviews are kept for models of two classes only: leave out --reviews.")
     if reviews_file:
         reviews.check(reviews_file)
+    files, environment = PrivateFiles(), dict(os.environ)
     # gradio would report the start to its makers, and download what a request names by its URL.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    # It would also keep 10,000 events, and count them by pandas after each one.
+    os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
+    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = "1000000000"
+    os.environ["GRADIO_TEMP_DIR"] = str(files.uploads)
     processing_utils.async_ssrf_protected_download = _refuse_url
-    folder = Path(tempfile.mkdtemp(prefix="pcam_tf-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    reader = findings.with_explanations(reader)
-    handlers = Handlers(reader, folder, reviews_file)
+    handlers = Handlers(findings.with_explanations(reader), files, reviews_file)
     handlers.warm_up()
-    with gr.Blocks(
-        title="pcam_tf",
-        analytics_enabled=False,
-        delete_cache=(_KEPT_SECONDS // 6, _KEPT_SECONDS),
-    ) as blocks:
+    with gr.Blocks(title="pcam_tf", analytics_enabled=False) as blocks:
         parts = _layout(reader, handlers)
         _connect(parts, handlers)
         _add_endpoint(handlers)
         blocks.unload(handlers.leave)
-    return blocks
+    return Page(blocks, handlers, environment)
 
 
-async def _refuse_url(url: str, *_) -> str:
+async def _refuse_url(url: str, *_, **__) -> str:
     """Replace gradio's download of pictures that a request names by their URL."""
     raise gr.Error("Give a file, not an address.", print_exception=False)
 
 
 def _layout(reader, handlers):
     """Lay the page out and return its parts by name."""
-
-    def forget(state):  # gradio copies a bound method for each request, the model with it
-        handlers.forget(state)
-
-    parts = {"state": gr.State(None, time_to_live=_KEPT_SECONDS, delete_callback=forget)}
     gr.Markdown(views.RESEARCH_ONLY, elem_id="only")
     gr.Markdown(views.title(reader.task), elem_id="title")
+    parts = {}
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
             parts |= _inputs(reader, handlers.examples)
         with gr.Column(scale=3, min_width=320):
             parts |= _results()
     with gr.Accordion("This session", open=False):
-        empty = visit_tables.log_table(Visit(handlers.folder))
+        empty = visit_tables.log_table(Visit(handlers.files.visits))
         parts["log"] = gr.Dataframe(empty, interactive=False, wrap=True, buttons=[])
         parts["log_file"] = gr.DownloadButton("Session (CSV)", size="sm", interactive=False)
     return parts
@@ -99,6 +117,7 @@ def _inputs(reader, examples):
     parts, settings = {}, list(reader.points)
     parts["files"] = gr.File(
         label="A patch, several, or a region (PNG, JPEG, TIFF; up to 50 megapixels)",
+        elem_id="files",
         file_count="multiple",
         file_types=[".png", ".jpg", ".jpeg", ".tif", ".tiff"],
         height=150,
@@ -118,6 +137,7 @@ def _inputs(reader, examples):
 
 
 def _results():
+    gr.HTML('<p class="result" role="status"></p>', elem_id="pending")  # filled by pending.js
     parts = {
         "summary": gr.HTML("<p>No picture yet.</p>", elem_id="summary"),
         "region": _viewer("region"),
@@ -128,13 +148,30 @@ def _results():
         "patch": _viewer("patch"),
         "review": gr.Markdown("", elem_id="reviewed"),
     }  # fmt: skip
-    with gr.Row(visible=False) as parts["review_row"]:
-        parts["accept"] = gr.Button("Accept", size="md", min_width=120)
-        parts["disagree"] = gr.Button("Disagree", size="md", min_width=120)
-    with gr.Row(visible=False) as parts["downloads"]:
+    parts |= _review_parts()
+    with gr.Row(visible=False, elem_id="downloads") as parts["downloads"]:
         parts["report"] = gr.DownloadButton("Report (HTML)", **_BUTTON)
         parts["predictions"] = gr.DownloadButton("Predictions (CSV)", **_BUTTON)
         parts["heat_map"] = gr.DownloadButton("Heat map (PNG)", **_BUTTON)
+    return parts
+
+
+def _review_parts():
+    parts = {}
+    # The answer on the screen: a judgement is about this one, whatever the server holds by then.
+    parts["shown"] = gr.Textbox("", visible="hidden", show_label=False, elem_id="shown")
+    with gr.Column(visible=False, elem_id="review_row") as parts["review_row"]:
+        with gr.Row():
+            parts["accept"] = gr.Button("Accept", size="md", min_width=120)
+            parts["disagree"] = gr.Button("Disagree", size="md", min_width=120)
+            parts["unsure"] = gr.Checkbox(label="I am unsure", min_width=140, container=False)
+        with gr.Row():
+            parts["reviewer"] = gr.Textbox(
+                label="Your name or initials", max_length=80, max_lines=1, min_width=140
+            )
+            parts["comment"] = gr.Textbox(
+                label="Comment", max_length=500, max_lines=1, min_width=200, scale=2
+            )
     return parts
 
 
@@ -150,27 +187,57 @@ def _viewer(name):
 
 
 def _connect(parts, handlers):
-    """Connect the events of the page's parts to their handlers."""
-    options = {"api_visibility": "private", "show_progress_on": parts["summary"], **_ONE_AT_A_TIME}
+    """Connect the events of the page's parts to their handlers.
+
+    While an event waits for its answer, pending.js takes the review's buttons away. `reads` are
+    events with another input: it then also hides the answer to the input before.
+    """
     outputs = [part for name, part in parts.items() if not isinstance(part, gr.Button)]
+    common = {
+        "api_visibility": "private",
+        "show_progress_on": parts["summary"],
+        "concurrency_limit": turns.MOST_AT_WORK,
+        "trigger_mode": "multiple",  # or a second file would be dropped while the first is read
+    }
 
-    def connect(event, handler, *inputs):
-        def named(values):
-            return {parts[name]: value for name, value in values.items()}
+    def named(values):
+        return {parts[name]: value for name, value in values.items()}
 
-        inputs = [parts[name] for name in (*inputs, "setting", "state")]
-        event(_with_plain_errors(handler, named), inputs, outputs, **options)
+    def connect(event, handler, *inputs, reads=False, refused=None, **options):
+        refused = handlers.refused if reads else refused
+        done = event(
+            turns.in_thread(_answering(handler, named, refused)),
+            [parts[name] for name in inputs],
+            outputs,
+            js=_PENDING_JS["read" if reads else "answer"],
+            **common | options,
+        )
+        done.success(None, js=_PENDING_JS["answered"])
+        done.failure(None, js=_PENDING_JS["unread" if reads else "failed"])
 
-    connect(parts["files"].upload, handlers.read_files, "files")
-    connect(parts["again"].click, handlers.read_again, "files", "mpp")
+    connect(parts["files"].upload, handlers.read_files, "files", "setting", reads=True)
+    connect(parts["again"].click, handlers.read_again, "mpp", "setting", reads=True)
     for name in handlers.examples:
         # A button's value is its text.
-        connect(parts[f"example {name}"].click, handlers.read_example, f"example {name}")
-    connect(parts["region"].select, handlers.choose_place)
-    connect(parts["gallery"].select, handlers.choose_patch)
-    connect(parts["setting"].change, handlers.change_setting)
-    connect(parts["accept"].click, handlers.accept)
-    connect(parts["disagree"].click, handlers.disagree)
+        button = f"example {name}"
+        connect(parts[button].click, handlers.read_example, button, "setting", reads=True)
+    connect(parts["region"].select, handlers.choose_place, "setting")
+    connect(parts["gallery"].select, handlers.choose_patch, "setting")
+    # Not behind others' regions, or the page would show a setting that is not in use yet.
+    connect(parts["setting"].input, handlers.change_setting, "setting", queue=False)
+    words = ("shown", "reviewer", "unsure", "comment")
+    options = {"queue": False, "trigger_mode": "once", "refused": handlers.unsaved}
+    for name in ("accept", "disagree"):
+        connect(parts[name].click, getattr(handlers, name), *words, **options)
+    gr.on(
+        [parts["files"].clear, parts["files"].delete],
+        _answering(handlers.remove_files, named, handlers.refused),
+        None,
+        outputs,
+        js=_PENDING_JS["removed"],
+        queue=False,
+        api_visibility="private",
+    )
 
 
 def _add_endpoint(handlers):
@@ -183,11 +250,20 @@ def _add_endpoint(handlers):
             gr.Radio(settings, value=settings[0], label="setting"),
         ]
         answer = gr.JSON(label="answer")
-        function = _with_plain_errors(handlers.predict)
-        gr.Button().click(function, inputs, answer, api_name="predict", **_ONE_AT_A_TIME)
+        gr.Button().click(
+            turns.in_thread(_answering(handlers.predict)),
+            inputs,
+            answer,
+            api_name="predict",
+            concurrency_limit=turns.MOST_AT_WORK,
+        )
 
 
-def _with_plain_errors(function: Callable, convert: Callable = lambda values: values) -> Callable:
+def _answering(
+    function: Callable,
+    convert: Callable = lambda values: values,
+    refused: Callable | None = None,
+) -> Callable:
     """Return a function that tells the visitor in one line what went wrong.
 
     What nobody foresaw goes to the server's log.
@@ -195,6 +271,8 @@ def _with_plain_errors(function: Callable, convert: Callable = lambda values: va
     Args:
         function: a handler.
         convert: changes what it returns.
+        refused: from the request and the reason to the values of a page without an answer; None:
+            the answer before stays, and a message appears.
     """
 
     @functools.wraps(function)
@@ -203,12 +281,17 @@ def _with_plain_errors(function: Callable, convert: Callable = lambda values: va
             return convert(function(*arguments, **options))
         except gr.Error:
             raise
+        except turns.Stopped:
+            return convert({})  # newer work brings the answer
         except InputError as error:
-            text = html.escape(str(error))
-            raise gr.Error(text[0].upper() + text[1:], print_exception=False) from error
+            reason, cause = str(error), error
         except Exception as error:
             logging.getLogger(__name__).exception("the page failed")
-            text = "The server could not process this. Try again, or use another picture."
-            raise gr.Error(text, print_exception=False) from error
+            reason, cause = _FAILED, error
+        if refused is None:
+            text = html.escape(reason[0].upper() + reason[1:])
+            raise gr.Error(text, print_exception=False) from cause
+        request = next(each for each in arguments if isinstance(each, gr.Request))
+        return convert(refused(request, reason))
 
     return handle

@@ -6,6 +6,7 @@ labels measures how far they agree with the model, not how good the model is.
 
 import codecs
 import csv
+import dataclasses
 import datetime
 import errno
 import io
@@ -19,50 +20,71 @@ import pandas as pd
 from pcam_tf import evaluation, files, user_tables
 from pcam_tf.errors import InputError
 
-COLUMNS = ("id", "label", "probability", "agrees", "threshold", "time", "model")
+_FIRST = ("id", "label", "probability", "agrees", "threshold", "time", "model")  # earlier files
+COLUMNS = (*_FIRST, "setting", "call", "reviewer", "unsure", "comment")
 _HEADER = ",".join(COLUMNS) + "\n"
 
 
-def append(
-    path: str | Path,
-    *,
-    patch_id: str,
-    probability: float,
-    threshold: float,
-    agrees: bool,
-    model: str,
-) -> None:
-    """Add a reviewer's judgement of a patch to a file, which is created if there is none.
+@dataclasses.dataclass(frozen=True)
+class Review:
+    """A reviewer's judgement of a patch, with what was judged: the call and its setting.
+
+    `label` and `call` are indices of classes; `probability` and `threshold` are of the second.
+    """
+
+    patch_id: str  # the same for the same patch
+    probability: float
+    threshold: float
+    setting: str  # name of the operating point
+    call: int  # the model's
+    label: int  # the reviewer's
+    model: str  # its name
+    reviewer: str = ""  # a name or initials
+    unsure: bool = False
+    comment: str = ""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the reviewer's label is the model's call."""
+        return self.label == self.call
+
+
+def append(path: str | Path, review: Review) -> None:
+    """Add a review to a file, which is created if there is none.
 
     The row is on the disk when this returns. Several processes may write to one file. Only models
     of two classes can be reviewed.
 
-    Args:
-        path: of the file of reviews.
-        patch_id: the same for the same patch.
-        probability: the model's, of the second class, 0..1.
-        threshold: the probability from which on the model calls the second class.
-        agrees: whether the reviewer's label is the model's call; if not, it is the other class.
-        model: name of the model.
-
     Raises:
         InputError: the file cannot be written, or is not a file of reviews.
     """
-    called = probability >= threshold
-    time = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    cells = {
+        "id": review.patch_id,
+        "label": review.label,
+        "probability": f"{review.probability:.7g}",
+        "agrees": _yes(review.agrees),
+        "threshold": f"{review.threshold:.7g}",
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "model": review.model,
+        "setting": review.setting,
+        "call": review.call,
+        "reviewer": review.reviewer,
+        "unsure": _yes(review.unsure),
+        "comment": review.comment,
+    }
     line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(
-        [
-            patch_id,
-            int(called == agrees),
-            f"{probability:.7g}",
-            "yes" if agrees else "no",
-            f"{threshold:.7g}",
-            time,
-            model,
-        ]
-    )
+    csv.DictWriter(line, COLUMNS, lineterminator="\n").writerow(cells)
     _append(Path(path), line.getvalue())
+
+
+def cell(text: str | None, longest: int) -> str:
+    """Return what a reviewer typed as one line that no spreadsheet program takes for a formula."""
+    text = " ".join("".join(c if c.isprintable() else " " for c in text or "").split())[:longest]
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+
+
+def _yes(condition):
+    return "yes" if condition else "no"
 
 
 def check(path: str | Path) -> None:
@@ -115,6 +137,11 @@ def _check_header(line, path):
     """Refuse to add to another file, or to one that a spreadsheet program has written anew."""
     if line == _HEADER.encode():
         return
+    if line == (",".join(_FIRST) + "\n").encode():
+        raise InputError(
+            f"{path} is a file of reviews of an earlier version, without reviewers' names: it is "
+            "left as it is, and `evaluate --latest` reads it. Choose another file."
+        )
     traces = _traces(line)
     if not traces:
         raise InputError(f"{path} is not a file of reviews: choose another name.")
@@ -136,14 +163,15 @@ def _traces(line: bytes) -> list[str]:
     names = [cell.strip().lower() for cell in cells]
     while names and not names[-1]:
         names.pop()
-    if sorted(names) != sorted(COLUMNS):
+    columns = next((each for each in (COLUMNS, _FIRST) if sorted(each) == sorted(names)), None)
+    if columns is None:
         return []
     changes = {
         "semicolons": separator == ";",
         "tabs": separator == "\t",
         "Windows line ends": line.endswith(b"\r\n"),
         "empty columns": len(cells) > len(names),
-        "quoted or renamed columns": f"{separator.join(COLUMNS)}" not in text,
+        "quoted or renamed columns": separator.join(columns) not in text,
     }
     return found + [name for name, is_there in changes.items() if is_there]
 
@@ -166,7 +194,7 @@ def latest(path: str | Path) -> pd.DataFrame:
     times = pd.to_datetime(
         table.get("time", pd.Series("", table.index)), format="ISO8601", utc=True, errors="coerce"
     )
-    if set(COLUMNS) <= set(table) and (times.isna() & (table["time"] != "")).any():
+    if set(_FIRST) <= set(table) and (times.isna() & (table["time"] != "")).any():
         traces.append("times in another format")
     if times.notna().all():
         table = table.iloc[times.argsort(kind="stable")].reset_index(drop=True)

@@ -46,7 +46,7 @@ def _is_loopback(host):
 
 
 def serve(
-    blocks,
+    page,
     *,
     host: str = "127.0.0.1",
     port: int | None = None,
@@ -56,7 +56,7 @@ def serve(
     """Serve the page and return its address.
 
     Args:
-        blocks: the `gradio.Blocks` that `page.build` returned.
+        page: what `page.build` returned.
         host: the address to listen on.
         port: 0 or None for one that is free.
         auth: user and password; see `login`.
@@ -68,7 +68,9 @@ def serve(
     # Not above: a wrong --auth is reported at once, without gradio.
     import gradio as gr
 
+    blocks = page.blocks
     css = importlib.resources.files("pcam_tf.app") / "static" / "page.css"
+    script = css.with_name("pending.js")
     blocks.queue(max_size=WAITING, default_concurrency_limit=1)
     try:
         _, address, _ = blocks.launch(
@@ -91,6 +93,7 @@ def serve(
                 primary_hue="blue", neutral_hue="slate", font=_FONTS, font_mono=_MONOSPACE
             ),
             css=css.read_text(encoding="utf-8"),
+            head=f"<script>{script.read_text(encoding='utf-8')}</script>",
         )
     except OSError as error:
         raise InputError(f"cannot serve on {host}, port {port}: choose another --port.") from error
@@ -98,5 +101,8 @@ def serve(
         # SIGTERM ends the process like Ctrl-C, so that visitors' pictures are deleted.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         print(f"the page is at {address} (Ctrl-C ends it)", flush=True)
-        blocks.block_thread()
+        try:
+            blocks.block_thread()
+        finally:
+            page.close()
     return address

@@ -13,7 +13,8 @@ from PIL import Image
 from pcam_tf import prediction
 from pcam_tf.app import findings, overlays, visit, visit_tables
 from pcam_tf.app.findings import Point, Reader
-from pcam_tf.app.visit import PatchResult, Visit
+from pcam_tf.app.reviews import Review
+from pcam_tf.app.visit import Answer, PatchResult, Visit
 from pcam_tf.files import written_whole
 from pcam_tf.task import PCAM, Task
 
@@ -68,6 +69,7 @@ def summary(reader: Reader, state: Visit, point: Point) -> str:
     elif len(state.patches) > 1:
         lines.append(_several(reader, state, point))
         lines.append("<p>Choose one to see it closely.</p>")
+    lines += [f"<p>Setting: {html.escape(state.setting)}.</p>"] if state.setting else []
     lines += [f'<p class="notice">{html.escape(each)}</p>' for each in notices(state)]
     return f'<div class="result" role="status">{"".join(lines)}</div>'
 
@@ -137,16 +139,28 @@ def notices(state: Visit) -> list[str]:
     return [line for line in [*lines, *state.notes] if line]
 
 
-def question(reader: Reader, patch: PatchResult, point: Point) -> str:
+def refusal(reason: str) -> str:
+    """Return why there is no answer, as HTML."""
+    text = html.escape(reason[0].upper() + reason[1:])
+    return f'<div class="result" role="status"><p>{text}</p></div>'
+
+
+def question(reader: Reader, patch: PatchResult, answer: Answer) -> str:
     """Return the question to the reviewer, or the answer if there is one."""
-    call = findings.call(reader, patch.probabilities, point)
-    asked = f"The model calls the {findings.labelled_part(reader.task)} {call}. Do you accept that?"
-    return review_sentence(patch) or asked
+    if patch.review:
+        return review_sentence(reader, patch.review)
+    part, call = findings.labelled_part(reader.task), reader.task.classes[answer.call]
+    return f'The model calls the {part} {call} (setting "{answer.setting}"). Do you accept that?'
 
 
-def review_sentence(patch: PatchResult) -> str:
-    """Return whether the reviewer agrees, or ""."""
-    return f"The reviewer {patch.review}." if patch.review else ""
+def review_sentence(reader: Reader, review: Review) -> str:
+    """Return what the reviewer says, and of which call; it holds at any setting."""
+    label, call = (reader.task.classes[index] for index in (review.label, review.call))
+    who = f"The reviewer ({review.reviewer})" if review.reviewer else "The reviewer"
+    sure = " but is unsure" if review.unsure else ""
+    verdict = "agrees" if review.agrees else "disagrees"
+    text = f'{who} {verdict}{sure}: {label}. The model called {call} at "{review.setting}".'
+    return f"{text} Comment: {review.comment}" if review.comment else text
 
 
 def as_json(reader: Reader, state: Visit, point: Point) -> dict:
@@ -266,7 +280,8 @@ def _rows(reader, state, point, setting):
             continue
         call = f"Called {findings.call(reader, patch.probabilities, point)}."
         probability = findings.probability_sentence(reader, patch.probabilities)
-        parts = (call, probability, review_sentence(patch))
+        said = review_sentence(reader, patch.review) if patch.review else ""
+        parts = (call, probability, said)
         rows.append((patch.name, " ".join(filter(None, parts))))
     time = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     return [

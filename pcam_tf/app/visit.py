@@ -3,21 +3,28 @@
 import collections
 import dataclasses
 import hashlib
+import json
 import re
+import threading
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from pcam_tf import prediction, slides
-from pcam_tf.app import findings, reviews
+from pcam_tf.app import findings, private_files
 from pcam_tf.app.findings import Point, Reader
+from pcam_tf.app.reviews import Review
+from pcam_tf.app.turns import Work
 from pcam_tf.data import image_files, image_scale
 from pcam_tf.errors import InputError
 from pcam_tf.files import written_whole
 from pcam_tf.task import Task
 
 MOST_PICTURES = 100
+REGION_FILE = "region.npy"
 _NOVELTY_SAMPLE = 64  # places of a region that are compared to the training data, 3 ms each
 
 
@@ -30,7 +37,7 @@ class PatchResult:
     probabilities: np.ndarray | None  # float64 (classes,), calibrated; None: no tissue
     notice: str  # how it differs from the training data, or ""
     copy: int = 1  # from 2 on for a further patch of the same name and content
-    review: str = ""  # "agrees" or "disagrees"
+    review: Review | None = None
     explanations: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)  # by class
 
     @property
@@ -60,9 +67,27 @@ class RegionResult:
         return np.load(self.file, mmap_mode="r")
 
 
+class Answer(NamedTuple):
+    """What the page says of the chosen patch: all that a reviewer judges."""
+
+    patch_id: str
+    call: int  # index of the class
+    threshold: float | None
+    setting: str  # name of the operating point
+
+    @property
+    def token(self) -> str:
+        """The answer as text, which a browser gives back with the reviewer's judgement."""
+        return json.dumps(self)
+
+
 @dataclasses.dataclass
 class Visit:
-    """All that is kept of a visitor: some kilobytes a patch, and a folder."""
+    """All that is kept of a visitor: some kilobytes a patch, and a folder.
+
+    `lock` is held while a visit is changed or shown. `stop` is the flag of the work that the visit
+    waits for; newer work sets it.
+    """
 
     folder: Path
     patches: list[PatchResult] = dataclasses.field(default_factory=list)
@@ -70,6 +95,28 @@ class Visit:
     region: RegionResult | None = None
     notes: list[str] = dataclasses.field(default_factory=list)
     log: list[dict] = dataclasses.field(default_factory=list)
+    setting: str = ""  # name of the operating point in use
+    uploads: list[Path] = dataclasses.field(default_factory=list)  # the visit's own copies
+    used_at: float = dataclasses.field(default_factory=time.monotonic)
+    stop: threading.Event = dataclasses.field(default_factory=threading.Event)
+    lock: threading.RLock = dataclasses.field(default_factory=threading.RLock, repr=False)
+
+    def take_uploads(self, paths: Iterable[Path]) -> None:
+        """Copy uploads into the visit, in place of those that it had.
+
+        Raises:
+            InputError: one cannot be copied.
+        """
+        folder = self.folder / "uploads"
+        private_files.remove(folder)
+        self.uploads = []
+        for number, path in enumerate(paths):  # two files of one name lie in two folders
+            self.uploads.append(private_files.copy(path, folder / str(number)))
+
+    def clear(self) -> None:
+        """Forget the answers; the log stays."""
+        self.patches, self.chosen, self.region, self.notes = [], None, None, []
+        (self.folder / REGION_FILE).unlink(missing_ok=True)
 
     @property
     def chosen_patch(self) -> PatchResult | None:
@@ -115,7 +162,8 @@ def read_pictures(
     pictures: Iterable[tuple[str, image_files.Picture]],
     *,
     several: bool,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+    work: Work | None = None,
 ) -> float:
     """Predict one patch, one region or several patches; they replace what the visit held.
 
@@ -124,15 +172,17 @@ def read_pictures(
         visit: the visitor's, changed by this.
         pictures: names, and pictures at the scale of the model's task.
         several: whether there are several pictures: then only the centre of each is read.
-        progress: called with the places of a region done and their total.
+        progress: called with what is done, how many are done and their total.
+        work: its turns at the model, and whether it is still wanted.
 
     Returns:
         The microns per pixel at which the last picture was read.
 
     Raises:
         InputError: a picture cannot be used; the visit then stays as it was.
+        turns.Stopped: the work is not wanted any more; likewise.
     """
-    task = reader.task
+    task, work = reader.task, work or Work()
     # A picture with room for a second place is a region.
     region_px = task.side_px + slides.strides_px(task)[0]
     patches, region, doubts, used, cropped = [], None, [], task.mpp, 0
@@ -142,11 +192,11 @@ def read_pictures(
         doubts += [note for note in picture.doubts if note not in doubts]
         is_assumed = is_assumed or picture.is_assumed
         if not several and max(pixels.shape[:2]) >= region_px:
-            region = _region_result(reader, visit.folder, name, pixels, progress)
+            region = _region_result(reader, visit, name, pixels, progress, work)
         else:
             cropped += pixels.shape != task.shape
             centre = np.ascontiguousarray(prediction.centre(pixels, task.side_px))
-            patches.append(_patch_result(reader, name, centre))
+            patches.append(_patch_result(reader, name, centre, work))
     _number_copies(patches)
     notes = [
         f"About a picture: {note}." if several else f"About the picture: {note}." for note in doubts
@@ -161,14 +211,16 @@ def read_pictures(
     if cropped:
         which = f"of {cropped} larger pictures" if cropped > 1 else "of a larger picture"
         notes.append(f"Only the centre {which} was read. Give a region as a single file.")
-    visit.patches, visit.region, visit.notes = patches, region, notes
-    visit.chosen = 0 if len(patches) == 1 else None
+    with visit.lock:
+        work.check()
+        visit.patches, visit.region, visit.notes = patches, region, notes
+        visit.chosen = 0 if len(patches) == 1 else None
     return used
 
 
-def _patch_result(reader, name, patch):
+def _patch_result(reader, name, patch, work):
     if slides.has_tissue(patch):
-        return _predicted(reader, name, patch)
+        return _predicted(reader, name, patch, work)
     return PatchResult(name, patch, None, "")
 
 
@@ -181,49 +233,67 @@ def _number_copies(patches):
         patch.copy = seen[same]
 
 
-def _predicted(reader, name, patch):
-    probabilities = findings.probabilities(reader, patch[None])[0]
+def _predicted(reader, name, patch, work):
+    work.check()
+    with work.turns.small():
+        probabilities = findings.probabilities(reader, patch[None])[0]
     return PatchResult(name, patch, probabilities, findings.novelty_notice(reader, patch[None]))
 
 
-def _region_result(reader, folder, name, pixels, progress):
-    stride_px = slides.affordable_stride(pixels, reader.task)
-    heat = slides.heat_map(
-        lambda patches: findings.probabilities_one_view(reader, patches),
-        pixels,
-        stride_px,
-        progress,
-        reader.task,
-    )
+def _region_result(reader, visit, name, pixels, progress, work):
+    def predict(patches):
+        with work.turns.batch():
+            work.check()
+            return findings.probabilities_one_view(reader, patches)
+
+    def count(done, total):
+        if progress:
+            progress("Reading", done, total)
+
+    def wait(before):
+        if progress:
+            progress(f"Waiting: regions that come first: {before}.", 0, before)
+
+    with work.turns.large(work.stop, wait):
+        stride_px = slides.affordable_stride(pixels, reader.task)
+        heat = slides.heat_map(predict, pixels, stride_px, count, reader.task)
     places = np.argwhere(np.isfinite(heat).all(axis=-1))
     if not len(places):
         raise InputError(f"{name} shows no tissue: nothing in it is stained.")
-    count = min(len(places), _NOVELTY_SAMPLE)
-    sample = places[np.linspace(0, len(places) - 1, count).astype(int)]
+    sample = places[np.linspace(0, len(places) - 1, min(len(places), _NOVELTY_SAMPLE)).astype(int)]
     patches = [slides.patch_around(pixels, *place, stride_px, reader.task) for place in sample]
-    file = folder / "region.npy"
-    folder.mkdir(parents=True, exist_ok=True)
-    with written_whole(file) as temporary:
-        np.save(temporary, pixels)
     notice = findings.novelty_notice(reader, np.stack(patches))
+    file = visit.folder / REGION_FILE
+    with visit.lock:
+        work.check()  # a visit that has ended must not get files again
+        visit.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with written_whole(file) as temporary:
+            np.save(temporary, pixels)
     return RegionResult(name, file, stride_px, heat, notice)
 
 
-def read_place(reader: Reader, visit: Visit, row: int, column: int) -> None:
+def read_place(
+    reader: Reader, visit: Visit, row: int, column: int, work: Work | None = None
+) -> None:
     """Predict the patch around a cell of the region's grid with all views, and choose it.
 
     Raises:
-        InputError: there is no region, no such cell, or no tissue in it.
+        InputError: there is no region, no such cell, or no tissue in it; then no patch is chosen.
+        turns.Stopped: another place was chosen meanwhile.
     """
-    region = visit.region
+    work = work or Work()
+    with visit.lock:
+        region, visit.patches, visit.chosen = visit.region, [], None
     if region is None:
         raise InputError("the region is no longer stored: read it again.")
     patch = slides.patch_around(region.pixels(), row, column, region.stride_px, reader.task)
     if np.isnan(region.probabilities[row, column]).any():
         raise InputError("there is no tissue at this place.")
     # A cell with tissue is part of the patch.
-    visit.patches = [_predicted(reader, f"{region.name} ({row}, {column})", patch)]
-    visit.chosen = 0
+    found = _predicted(reader, f"{region.name} ({row}, {column})", patch, work)
+    with visit.lock:
+        work.check()
+        visit.patches, visit.chosen = [found], 0
 
 
 def explained_class(reader: Reader, patch: PatchResult, point: Point) -> int:
@@ -247,36 +317,53 @@ def explanation(reader: Reader, patch: PatchResult, point: Point) -> np.ndarray:
     return patch.explanations[target]
 
 
-def add_review(
-    reader: Reader, visit: Visit, point: Point, *, agrees: bool, path: str | Path | None
-) -> None:
-    """Keep whether the visitor agrees with the call on the chosen patch.
+def answer(visit: Visit, point: Point) -> Answer | None:
+    """Return what the page says of the chosen patch; None where there is nothing to judge."""
+    patch = visit.chosen_patch
+    if patch is None or not patch.has_tissue:
+        return None
+    call = int(findings.calls(patch.probabilities, point))
+    return Answer(patch.patch_id, call, point.threshold, visit.setting)
+
+
+def judged(
+    reader: Reader, visit: Visit, point: Point, token: str, *, agrees: bool, **words: str | bool
+) -> Review:
+    """Return the review of the answer that the reviewer saw.
 
     Args:
-        reader: the model.
+        reader: the model, of two classes.
         visit: the visitor's.
-        point: at which the call was made.
-        agrees: whether the visitor does.
-        path: the file of reviews, if one is kept.
+        point: the operating point in use.
+        token: of the answer that was shown when the reviewer judged.
+        agrees: whether the reviewer agrees with the call.
+        words: `reviewer`, `unsure` and `comment`, see `Review`.
 
     Raises:
-        InputError: no patch is chosen, or the file cannot be written.
+        InputError: that is not what the page shows by now, or there is nothing to judge.
     """
-    patch = visit.chosen_patch
-    if patch is None:
-        raise InputError("choose a patch first.")
-    if not patch.has_tissue:
+    patch, shown = visit.chosen_patch, answer(visit, point)
+    if patch and not patch.has_tissue:
         raise InputError("there is no tissue in this patch, so there is no call to review.")
-    if path:
-        reviews.append(
-            path,
-            patch_id=patch.patch_id,
-            probability=float(patch.probabilities[1]),
-            threshold=point.threshold,
-            agrees=agrees,
-            model=reader.name,
+    if shown is None or shown.token != token:
+        raise InputError(
+            "nothing was saved: the page has another answer by now. Look at it, and judge again."
         )
-    patch.review = "agrees" if agrees else "disagrees"
+    return Review(
+        patch_id=shown.patch_id,
+        probability=float(patch.probabilities[1]),
+        threshold=shown.threshold,
+        setting=shown.setting,
+        call=shown.call,
+        label=shown.call if agrees else 1 - shown.call,
+        model=reader.name,
+        **words,
+    )
+
+
+def keep_review(visit: Visit, review: Review, text: str) -> None:
+    """Keep a review with the chosen patch, and its text in the log."""
+    visit.chosen_patch.review = review
     for row in visit.log:
-        if row["id"] == patch.patch_id:
-            row["reviewer"] = patch.review
+        if row["id"] == review.patch_id:
+            row["reviewer"] = text

@@ -1,5 +1,4 @@
 import gc
-import os
 import re
 import shutil
 from pathlib import Path
@@ -56,12 +55,10 @@ def patches():
 def served(reader, tmp_path_factory):
     """Return the address of a page that is served, and its file of reviews."""
     file = tmp_path_factory.mktemp("reviews") / "reviews.csv"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.mktemp("uploads")))
-        blocks = page.build(reader, file)
-        yield serve.serve(blocks, port=0, wait=False), file
-        blocks.close()
-        gc.collect()  # here, where such warnings are ignored, and not in another module's test
+    built = page.build(reader, file)
+    yield serve.serve(built, port=0, wait=False), file, built.handlers
+    built.close()
+    gc.collect()  # here, where such warnings are ignored, and not in another module's test
 
 
 @pytest.fixture(scope="module")
@@ -125,10 +122,10 @@ def test_what_is_no_patch_is_refused_in_a_line(client, patches, tmp_path, kind):
 
 def test_a_page_of_the_shipped_model_is_built():
     # gradio copies what its components hold, and an engine cannot be copied.
-    blocks = page.build(findings.load_reader())
-    assert blocks.blocks
-    blocks.close()
-    del blocks
+    built = page.build(findings.load_reader())
+    assert built.blocks
+    built.close()
+    del built
     gc.collect()
 
 
@@ -270,7 +267,7 @@ def test_a_visit(tab, served, reader, patches, tmp_path):
     assert report.count("data:image/png") == 2
 
     tab.get_by_role("button", name="Disagree").click()
-    tab.get_by_text("The reviewer disagrees.").wait_for()
+    tab.get_by_text("The reviewer disagrees").wait_for()
     table = pd.read_csv(served[1])
     assert list(table["agrees"]) == ["no"]
 
@@ -284,15 +281,50 @@ def test_a_visit(tab, served, reader, patches, tmp_path):
         tab.get_by_role("button", name="Predictions (CSV)").click()
     assert len(pd.read_csv(download.value.path())) == 3
 
-    # What was uploaded is gone once the visitor is.
-    uploads = Path(os.environ["GRADIO_TEMP_DIR"])
-    assert any(uploads.rglob("patch*.png"))
+    # A visitor's pictures are gone once the visitor is.
+    visits = served[2].files.visits
+    assert any(visits.rglob("patch*.png"))
     tab.goto("about:blank")
     for _ in range(300):
-        if not any(uploads.rglob("patch*.png")):
+        if not any(visits.rglob("patch*.png")):
             break
         tab.wait_for_timeout(100)
-    assert not any(uploads.rglob("patch*.png"))
+    assert not any(visits.iterdir())
+
+
+def test_no_old_answer_stands_beside_a_new_file(tab, served, patches, tmp_path):
+    """B is given while A is judged; then a file that is refused; then none."""
+    files = [tmp_path / f"{name}.png" for name in ("a", "b", "small")]
+    for file, pixels in zip(files, [*patches[:2], patches[0][:20]], strict=True):
+        Image.fromarray(pixels).save(file)
+
+    def give(file):
+        tab.get_by_label("Clear").first.click()
+        tab.locator("input[type=file]").first.set_input_files(file)
+
+    tab.locator("input[type=file]").first.set_input_files(files[0])
+    answer = tab.locator("#patch .frame")
+    answer.wait_for()
+    saved = served[1].read_text()
+    with served[2].turns.small():  # the model is busy
+        tab.locator("#files input[type=file]").set_input_files(files[1])
+        tab.get_by_text("The new picture is being read.").wait_for()
+        assert not answer.is_visible() and not tab.get_by_role("button", name="Accept").is_visible()
+        # A click that comes all the same is not kept either.
+        tab.evaluate(
+            "[...document.querySelectorAll('#review_row button')].forEach((b) => b.click())"
+        )
+    tab.locator("#summary").get_by_text("2 patches").wait_for()
+    assert not answer.is_visible()
+    assert "a.png" not in served[1].read_text()[len(saved) :]
+    give(files[2])
+    tab.locator("#summary").get_by_text("px are needed").wait_for()
+    assert not answer.is_visible() and not tab.get_by_role("button", name="Accept").is_visible()
+    give(files[0])
+    answer.wait_for()
+    tab.get_by_label("Clear").first.click()
+    tab.get_by_text("No picture yet.").wait_for()
+    assert not answer.is_visible()
 
 
 def opacity(tab, where):
@@ -348,8 +380,7 @@ def test_the_warning_is_legible_and_a_narrow_page_fits(tab, scheme):
     assert tab.evaluate("[...document.images].every((each) => each.hasAttribute('alt'))")
 
 
-def test_one_unreadable_upload_does_not_take_the_others_with_it(patches, tmp_path, monkeypatch):
-    monkeypatch.setattr(handlers, "get_upload_folder", lambda: str(tmp_path))
+def test_one_unreadable_upload_does_not_take_the_others_with_it(patches, tmp_path):
     bad = odd_pictures.make(tmp_path, "truncated")
     Image.fromarray(patches[0]).save(tmp_path / "good.png")
     refused = []

@@ -13,11 +13,14 @@ from pcam_tf import __main__
 from pcam_tf.app import reviews
 from pcam_tf.errors import InputError
 
-WORDS = {"threshold": 0.4, "model": "a model"}
 
-
-def add(path, patch_id="a", probability=0.7, agrees=True):
-    reviews.append(path, patch_id=patch_id, probability=probability, agrees=agrees, **WORDS)
+def add(path, patch_id="a", probability=0.7, agrees=True, threshold=0.4, **words):
+    call = int(probability >= threshold)
+    review = reviews.Review(
+        patch_id=patch_id, probability=probability, threshold=threshold, setting="Balanced",
+        call=call, label=call if agrees else 1 - call, model="a model", **words,
+    )  # fmt: skip
+    reviews.append(path, review)
 
 
 @pytest.mark.parametrize(
@@ -77,8 +80,9 @@ def test_nothing_is_lost_when_the_process_is_killed(tmp_path):
     script = (
         "import sys, itertools; from pcam_tf.app import reviews\n"
         "for number in itertools.count():\n"
-        "    reviews.append(sys.argv[1], patch_id=str(number), probability=number % 2,\n"
-        "                   threshold=0.5, agrees=True, model='m')\n"
+        "    review = reviews.Review(patch_id=str(number), probability=number % 2, threshold=0.5,\n"
+        "                            setting='s', call=number % 2, label=number % 2, model='m')\n"
+        "    reviews.append(sys.argv[1], review)\n"
         "    print(number, flush=True)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", script, path], stdout=subprocess.PIPE)
@@ -172,7 +176,7 @@ def test_a_file_that_a_spreadsheet_saved_is_kept_read_and_named(tmp_path, capsys
 
 def test_rewritten_times_are_named_and_a_sorted_file_is_read_by_time(tmp_path):
     path = tmp_path / "reviews.csv"
-    header = ",".join(reviews.COLUMNS)
+    header = "id,label,probability,agrees,threshold,time,model"  # of the first version
     rows = [
         "a,0,0.7,no,0.4,2026-01-02T10:00:00+00:00,m",
         "b,0,0.2,yes,0.4,2026-01-02T10:00:00+00:00,m",

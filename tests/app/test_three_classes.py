@@ -80,10 +80,10 @@ def test_a_region_shows_the_called_classes(reader, tmp_path):
 
 
 def test_a_page_is_built_without_reviews(reader, tmp_path):
-    blocks = page.build(reader)
-    assert blocks.blocks
-    blocks.close()
-    del blocks
+    built = page.build(reader)
+    assert built.blocks
+    built.close()
+    del built
     gc.collect()  # here, where such warnings are ignored, and not in another module's test
     with pytest.raises(InputError, match="two classes only"):
         page.build(reader, tmp_path / "reviews.csv")

@@ -86,8 +86,7 @@ def test_a_patch_without_tissue_is_never_called(reader, tmp_path, kind):
     value = overlays.patch_value(reader, patch, POINT)
     assert "no tissue" in value["legend"] and value["square"] is None and value["slider"] == ""
     with pytest.raises(InputError, match="there is no tissue in this patch"):
-        visit.add_review(reader, state, POINT, agrees=True, path=tmp_path / "reviews.csv")
-    assert not (tmp_path / "reviews.csv").exists()
+        visit.judged(reader, state, POINT, "", agrees=True)
 
 
 def test_tissue_in_a_corner_is_tissue(reader, tissue, tmp_path):

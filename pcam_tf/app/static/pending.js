@@ -1,0 +1,31 @@
+// A judgement belongs to the answer on the screen. While an event waits for its answer, the buttons
+// of the review do nothing; while a new picture is uploaded or read, no old answer is shown.
+(() => {
+  let pending = 0, isHidden = false;
+  const texts = {
+    upload: 'The new picture is not read yet.',
+    read: 'The new picture is being read.',
+    unread: 'No answer: the server is busy or cannot be reached. Try again.',
+  };
+  function show(text) {
+    const line = document.querySelector('#pending p'), row = document.querySelector('#review_row');
+    document.body.classList.toggle('no-answer', isHidden);
+    document.body.classList.toggle('pending', pending > 0);
+    if (line) line.textContent = isHidden ? text ?? line.textContent : '';
+    if (row) row.inert = isHidden || pending > 0;
+  }
+  window.pcamPending = (event) => {
+    if (event === 'read' || event === 'answer') pending += 1;
+    else if (event !== 'upload' && event !== 'removed') pending = Math.max(0, pending - 1);
+    if (event === 'upload' || event === 'read') isHidden = true;
+    else if (event === 'removed' || (event === 'answered' && pending === 0)) isHidden = false;
+    show(texts[event]);
+    // The row of a new answer may be drawn after this.
+    requestAnimationFrame(() => show());
+  };
+  const uploads = (event) => {
+    if (event.target.closest?.('#files')) window.pcamPending('upload');
+  };
+  document.addEventListener('change', uploads, true);
+  document.addEventListener('drop', uploads, true);
+})();

@@ -1,0 +1,176 @@
+"""What is recorded is what the reviewer saw, and an answer belongs to its input."""
+
+import dataclasses
+from pathlib import Path
+
+import gradio as gr
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from pcam_tf import synthetic
+from pcam_tf.app import findings, page, private_files
+from pcam_tf.app.handlers import Handlers
+from pcam_tf.errors import InputError
+from pcam_tf.task import PCAM
+
+POINTS = {
+    "Balanced": findings.Point(0.5, "balanced"),
+    "Misses few tumours": findings.Point(0.2, "sensitive"),
+}
+
+
+class Engine:
+    """An engine that predicts 0.3 for any patch."""
+
+    task = PCAM
+
+    def predict_on_batch(self, patches):
+        return np.full((len(patches), 1), 0.3, "float32")
+
+
+@pytest.fixture
+def handlers(tmp_path):
+    """Return handlers of a constant model without explanations, and their file of reviews."""
+    reader = findings.Reader(None, Engine(), PCAM, "a model", 1.0, POINTS, method=None)
+    files = private_files.PrivateFiles(tmp_path / "private")
+    yield Handlers(reader, files, tmp_path / "reviews.csv")
+    files.close()
+
+
+@pytest.fixture(scope="module")
+def patches():
+    """Return two synthetic patches."""
+    return synthetic.draw_patches(2, split="test").image
+
+
+def tab(name="a tab"):
+    return gr.Request(session_hash=name)
+
+
+def uploaded(handlers, pixels, name="one.png"):
+    file = handlers.files.new_upload() / name
+    Image.fromarray(pixels).save(file)
+    return str(file)
+
+
+def judge(handlers, values, request=None, agrees=False, reviewer="", unsure=False, comment=""):
+    act = handlers.accept if agrees else handlers.disagree
+    return act(values["shown"], reviewer, unsure, comment, request or tab())
+
+
+def saved(handlers):
+    return pd.read_csv(handlers.reviews_file, keep_default_na=False)
+
+
+def test_a_judgement_is_of_the_answer_that_was_shown(handlers, patches):
+    """The reviewer sees A; B is read before the click arrives."""
+    shown = handlers.read_files([uploaded(handlers, patches[0], "a.png")], "Balanced", tab())
+    handlers.read_files([uploaded(handlers, patches[1], "b.png")], "Balanced", tab())
+    with pytest.raises(InputError, match="nothing was saved"):
+        judge(handlers, shown)
+    assert not handlers.reviews_file.exists()
+
+
+def test_a_judgement_at_another_setting_is_refused(handlers, patches):
+    shown = handlers.read_files([uploaded(handlers, patches[0])], "Balanced", tab())
+    handlers.change_setting("Misses few tumours", tab())
+    with pytest.raises(InputError, match="nothing was saved"):
+        judge(handlers, shown)
+
+
+def test_a_disagreement_keeps_its_sense_at_another_setting(handlers, patches):
+    handlers.read_files([uploaded(handlers, patches[0])], "Balanced", tab())
+    shown = handlers.change_setting("Misses few tumours", tab())
+    judge(handlers, shown)
+    row = saved(handlers).iloc[0]
+    assert (row["label"], row["call"], row["agrees"]) == (0, 1, "no")
+    assert row["setting"] == "Misses few tumours" and row["threshold"] == 0.2
+    back = handlers.change_setting("Balanced", tab())
+    text = 'The reviewer disagrees: normal. The model called tumour at "Misses few tumours".'
+    assert "Called normal" in back["summary"] and back["review"] == text
+    content = Path(back["report"]).read_text(encoding="utf-8")
+    assert "Called normal" in content and "The model called tumour at" in content
+    assert set(back["log"]["reviewer"]) == {text}
+
+
+def test_a_refused_file_leaves_no_answer_and_its_reason(handlers, patches):
+    shown = handlers.read_files([uploaded(handlers, patches[0])], "Balanced", tab())
+    with pytest.raises(InputError) as error:
+        handlers.read_files([uploaded(handlers, patches[0][:40])], "Balanced", tab())
+    values = handlers.refused(tab(), str(error.value))
+    assert "needed" in values["summary"] and values["shown"] == ""
+    assert not values["patch"]["visible"] and not values["review_row"]["visible"]
+    with pytest.raises(InputError, match="nothing was saved"):
+        judge(handlers, shown)
+    # Nor does another setting bring the old answer back.
+    assert set(handlers.change_setting("Misses few tumours", tab())) == {"meaning"}
+
+
+def test_without_its_file_there_is_no_answer(handlers, patches):
+    shown = handlers.read_files([uploaded(handlers, patches[0])], "Balanced", tab())
+    values = handlers.remove_files(tab())
+    assert values["shown"] == "" and not values["patch"]["visible"]
+    with pytest.raises(InputError, match="nothing was saved"):
+        judge(handlers, shown)
+    with pytest.raises(InputError, match="give a picture first"):
+        handlers.read_again("0.5", "Balanced", tab())
+
+
+def test_an_answer_has_the_setting_that_was_chosen_while_it_was_read(handlers, patches):
+    """The setting changes during the prediction."""
+    predict = Engine.predict_on_batch
+
+    def change(engine, images):
+        handlers.change_setting("Misses few tumours", tab())
+        return predict(engine, images)
+
+    handlers.reader.engine.predict_on_batch = change.__get__(handlers.reader.engine)
+    values = handlers.read_files([uploaded(handlers, patches[0])], "Balanced", tab())
+    assert values["setting"] == "Misses few tumours" and "Called tumour" in values["summary"]
+    assert values["meaning"] == "sensitive"
+
+
+def test_a_place_without_tissue_leaves_no_answer_of_another_place(handlers, patches):
+    region = np.full((192, 384, 3), 255, "uint8")
+    region[:96, :96] = patches[0]
+    handlers.read_files([uploaded(handlers, region)], "Balanced", tab())
+
+    def choose(row, column):
+        event = gr.EventData(None, {"row": row, "column": column})
+        return handlers.choose_place("Balanced", tab(), event)
+
+    shown = choose(1, 1)
+    assert shown["shown"]
+    values = choose(5, 11)
+    assert values["shown"] == "" and "no tissue at this place" in values["summary"]
+    assert values["region"]["visible"] and not values["patch"]["visible"]
+    with pytest.raises(InputError, match="nothing was saved"):
+        judge(handlers, shown)
+
+
+def test_a_review_says_who_and_how_sure(handlers, patches):
+    shown = handlers.read_files([uploaded(handlers, patches[0])], "Balanced", tab())
+    values = judge(handlers, shown, reviewer="A. B.", unsure=True, comment="=1+1\nout of focus")
+    row = saved(handlers).iloc[0]
+    assert (row["reviewer"], row["unsure"]) == ("A. B.", "yes")
+    assert row["comment"] == "'=1+1 out of focus"
+    assert "The reviewer (A. B.) disagrees but is unsure: tumour." in values["review"]
+    assert not values["unsure"] and values["comment"] == ""
+
+
+def test_two_tabs_do_not_see_each_other(handlers, patches):
+    one = handlers.read_files([uploaded(handlers, patches[0])], "Balanced", tab("one"))
+    two = handlers.read_files([uploaded(handlers, patches[1])], "Balanced", tab("two"))
+    handlers.leave(tab("two"))
+    judge(handlers, one, tab("one"))
+    with pytest.raises(InputError, match="give a picture first"):
+        judge(handlers, two, tab("two"))
+    assert len(saved(handlers)) == 1
+
+
+def test_a_model_without_a_scale_is_refused(handlers):
+    task = dataclasses.replace(PCAM, mpp=None)
+    with pytest.raises(InputError, match="states no microns per pixel"):
+        page.build(handlers.reader._replace(task=task))
