@@ -25,8 +25,9 @@ Weights = Annotated[
     str | None,
     typer.Option(
         metavar="FILE",
-        help="A Keras weights file (.weights.h5) of the backbone. With --backbone ViT: the file of "
-        "a pathology encoder, of PyTorch or safetensors.",
+        help="A Keras weights file (.weights.h5) of the backbone, or random: trained from scratch, "
+        "without a frozen phase. With --backbone ViT: the file of a pathology encoder, of PyTorch "
+        "or safetensors.",
     ),
 ]
 FrozenOnly = Annotated[
@@ -35,6 +36,8 @@ FrozenOnly = Annotated[
         "--frozen-only", help="Train the head on the features of the backbone, and end there."
     ),
 ]
+# Not the name of a file.
+RANDOM = "random"
 Seed = Annotated[int | None, typer.Option(metavar="NUMBER", help="The random seed. Default: 0.")]
 Prevalence = Annotated[
     float | None,
@@ -81,13 +84,12 @@ def train(
     from pcam_tf.training import devices, recipes
 
     recipes.check_patches(preset, real=bool(data.chosen_dir(data_dir)))
-    epochs = 0 if frozen_only else None
-    recipe = _recipe(preset, backbone=backbone, weights=weights, unfrozen_epochs=epochs, seed=seed)
+    recipe = _recipe(preset, backbone, weights, frozen_only, seed)
     if frozen_only and recipe.teachers:
         raise InputError(f"the preset {preset} has no frozen phase: leave out --frozen-only.")
     run_dir = run or Path("runs") / recipe.preset
     written = [run_dir / name for name in ("recipe.json", "model.keras", "model-frozen.keras")]
-    check_outputs(written, [weights] if weights else [])
+    check_outputs(written, [weights] if weights not in (None, RANDOM) else [])
     # First of all: TensorFlow accepts no other devices after its first computation.
     devices_together = devices.open_strategy(strategy)
     source = _source(options.open_source(data_dir), prevalence, add or (), recipe.seed)
@@ -122,13 +124,19 @@ def _source(source, prevalence, additions, seed):
     return sampling.Mixture(source, ids, added, seed)
 
 
-def _recipe(preset, **replacements):
+def _recipe(preset, backbone, weights, frozen_only, seed):
     import dataclasses
 
     from pcam_tf.training import recipes
 
-    given = {name: value for name, value in replacements.items() if value is not None}
-    return dataclasses.replace(recipes.preset(preset), **given)
+    given = {"backbone": backbone, "weights": weights, "seed": seed}
+    replaced = {name: value for name, value in given.items() if value is not None}
+    if weights == RANDOM:
+        # A head on features of random weights teaches nothing, but as a baseline.
+        replaced |= {"weights": None} | ({} if frozen_only else {"frozen_epochs": 0})
+    if frozen_only:
+        replaced["unfrozen_epochs"] = 0
+    return dataclasses.replace(recipes.preset(preset), **replaced)
 
 
 def export(

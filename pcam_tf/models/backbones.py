@@ -12,11 +12,13 @@ import numpy as np
 
 from pcam_tf.errors import InputError, first_line, unknown
 from pcam_tf.files import check_no_pointer
-from pcam_tf.models import efficientnet_lite
+from pcam_tf.models import efficientnet_lite, transformers
 from pcam_tf.models import weights as encoder_weights
 
 # Name of the layer that returns the pooled features.
 FEATURES_LAYER = "features"
+# Names of weights that are not files.
+PRETRAINED = ("imagenet",)
 # The name of a vision transformer whose architecture and weights come from a file, see `weights`.
 ENCODER = "ViT"
 
@@ -46,12 +48,14 @@ class Backbone:
             empty where it expects RGB 0..255.
         load_imagenet: puts ImageNet weights into the built model; None where `network` itself
             downloads them by `weights="imagenet"`.
+        pretrained: the name of weights that can be had, or None where there are none.
     """
 
     network: Callable[..., keras.Model]
     rescaling: dict
     load_imagenet: Callable[[keras.Model], None] | None = None
     has_stochastic_depth: bool = False
+    pretrained: str | None = "imagenet"
 
 
 def _keras_application(name: str, rescaling: dict, **options) -> Backbone:
@@ -60,6 +64,10 @@ def _keras_application(name: str, rescaling: dict, **options) -> Backbone:
         return application(include_top=False, weights=weights, input_tensor=input_tensor, **options)
 
     return Backbone(network=network, rescaling=rescaling)
+
+
+def _from_scratch(network: Callable[..., keras.Model]) -> Backbone:
+    return Backbone(network, _TO_UNIT_VARIANCE, has_stochastic_depth=True, pretrained=None)
 
 
 _UNSCALED = {"include_preprocessing": False}
@@ -79,6 +87,8 @@ BACKBONES = {
     "DenseNet121": _keras_application("DenseNet121", _TO_UNIT_VARIANCE),
     "ConvNeXtTiny": _keras_application("ConvNeXtTiny", _TO_UNIT_VARIANCE, **_UNSCALED),
     "Xception": _keras_application("Xception", _TO_MINUS_ONE_TO_ONE),
+    "CCT": _from_scratch(transformers.compact_transformer),
+    "ViTTiny": _from_scratch(transformers.vit_tiny),
 }
 
 
@@ -134,6 +144,12 @@ def connect(
     if name == ENCODER:
         return _connect_encoder(patches, weights)
     backbone = get(name)
+    if weights in PRETRAINED and weights != backbone.pretrained:
+        known = f"weights={backbone.pretrained}, " if backbone.pretrained else ""
+        raise InputError(
+            f"{name} has no weights named {weights}: choose {known}random weights (`--weights "
+            "random`, weights=None), or give a file."
+        )
     options = {"stochastic_depth": stochastic_depth} if backbone.has_stochastic_depth else {}
     if backbone.rescaling:
         patches = keras.layers.Rescaling(**backbone.rescaling, name="rescaling")(patches)

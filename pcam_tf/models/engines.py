@@ -264,11 +264,24 @@ def fastest(model, patches: int) -> Engine:
     ):
         return model
     try:
-        return _checked(_converted(model), model)
+        return converted(model)
     except Exception as error:  # the converter's and the interpreter's errors differ by model
         reason = first_line(error)
         warnings.warn(f"LiteRT cannot run {model.name} ({reason}): TensorFlow does.", stacklevel=2)
         return model
+
+
+def converted(model) -> LiteRT:
+    """Return a model of Keras in LiteRT, once it is seen to return the same.
+
+    Args:
+        model: a `keras.Model` from patches, (n, side, side, 3), to (n, outputs).
+
+    Raises:
+        Exception: it cannot be converted or returns something else; the converter's and the
+            interpreter's errors differ by model.
+    """
+    return _checked(_converted(model), model)
 
 
 def _converted(model):

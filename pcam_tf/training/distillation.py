@@ -56,7 +56,7 @@ def start_from(name: str, model: keras.Model, backbone: str) -> None:
     except ValueError as error:
         raise InputError(
             f"{name} is another network than {backbone}: the training continues from the first "
-            "teacher, so both must be the same network."
+            "teacher, so both must be the same network, unless start_from_teacher is False."
         ) from error
 
 

@@ -38,7 +38,7 @@ def train(
     """Train a classifier, or continue a training, or load the result of a finished run.
 
     Writes into `run_dir`: `recipe.json`, `history.csv` (a row an epoch), `model-frozen.keras` (the
-    best of the frozen phase, unless there are teachers) and `model.keras` (the best so far by
+    best of the frozen phase, where there is one) and `model.keras` (the best so far by
     validation AUC). After a kill, the same call continues after the last finished epoch and ends
     as if it had not been killed. Teachers that are presets are trained first, in the same way, in
     `run_dir/teachers`.
@@ -69,7 +69,7 @@ def train(
     teachers = _trained_teachers(run, strategy)
     _make_repeatable(recipe.seed)
     model = build(recipe, run.task)
-    if teachers:
+    if teachers and recipe.start_from_teacher:
         distillation.start_from(teachers[0], model, recipe.backbone)
     # Only now, so that a recipe that cannot be built does not take the folder.
     with runs.locked(run):
@@ -94,7 +94,7 @@ def _trained_teachers(run, strategy):
 def _train(run, model, strategy):
     """Run the phases that are still to do."""
     with data.readable_errors():
-        if not run.recipe.teachers:
+        if runs.has_frozen_phase(run.recipe):
             frozen_phase(run, model)
         if run.recipe.unfrozen_epochs:
             unfrozen_phase(run, model, strategy)
@@ -169,7 +169,8 @@ def unfrozen_phase(
         trained = _trained_copy(run, model, strategy)
         augmented = _augmented(run, trained)
         steps = recipe.unfrozen_epochs * _steps(labels, run)
-        _compile(augmented, run, recipe.unfrozen_learning_rate, steps)
+        rates = optimization.layer_rates(trained, recipe.layer_decay)
+        _compile(augmented, run, recipe.unfrozen_learning_rate, steps, rates)
 
     def validate():
         model.set_weights(trained.get_weights())
@@ -222,9 +223,9 @@ def _steps(labels, run):
     return -(-len(labels) // run.recipe.batch_size)
 
 
-def _compile(model, run, peak, steps):
+def _compile(model, run, peak, steps, rates=None):
     model.compile(
-        optimizer=optimization.optimizer(run.recipe, peak, steps),
+        optimizer=optimization.optimizer(run.recipe, peak, steps, rates),
         loss=optimization.loss_of(run.recipe, run.task),
     )
     # Built in the first step instead, it would make TensorFlow trace that step a second time.

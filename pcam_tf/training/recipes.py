@@ -19,6 +19,8 @@ class Recipe:
         resize_px: side that the crop is resized to, or None.
         dropout: share of features dropped in training.
         stochastic_depth: how often training skips residual blocks, see `backbones.connect`.
+        layer_decay: the unfrozen phase's learning rate falls by this factor from block to block,
+            from the head down; 1 for one rate, see `optimization.optimizer`.
         batch_size: patches a step, in both phases.
         stain_strength: strength of `augmentation.RandomStain`; 0 for none.
         rotation_degrees: largest turn of `augmentation.RandomAffine`.
@@ -28,13 +30,15 @@ class Recipe:
             `augmentation.RandomSurroundings`.
         brightness, blur_px, jpeg_quality: see `augmentation.RandomScanner`; 0, 0, 100 for none.
         teachers: presets (they are trained first) or runs. Their log-odds, averaged, are learnt in
-            place of the labels, see `distillation.with_teachers`; the unfrozen phase goes on from
-            the first of them, so that there is no frozen phase.
+            place of the labels, see `distillation.with_teachers`. There is no frozen phase.
+        start_from_teacher: with teachers, go on from the weights of the first, which is then of the
+            same network; False: start from `weights`.
         label_smoothing: labels become 0 + s/2 and 1 - s/2.
         class_weights: weigh classes inversely to their frequency.
         weight_decay: of AdamW, in both phases.
         frozen_views: augmented views of each training patch whose features are computed once.
-        frozen_epochs: passes of the head over those features.
+        frozen_epochs: passes of the head over those features; 0 for the unfrozen phase only, as
+            random weights need it, whose features say nothing.
         frozen_learning_rate: peak rate of the head alone.
         unfrozen_epochs: passes of backbone and head over the training patches; 0 for the frozen
             phase only, which is a linear probe.
@@ -55,6 +59,7 @@ class Recipe:
     resize_px: int | None = None
     dropout: float = 0.2
     stochastic_depth: float = 0.0
+    layer_decay: float = 1.0
     batch_size: int = 64
     stain_strength: float = 0.25
     rotation_degrees: float = 0.0
@@ -65,6 +70,7 @@ class Recipe:
     blur_px: float = 0.0
     jpeg_quality: int = 100
     teachers: tuple[str, ...] = ()
+    start_from_teacher: bool = True
     label_smoothing: float = 0.05
     class_weights: bool = False
     weight_decay: float = 1e-4

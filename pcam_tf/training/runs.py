@@ -97,6 +97,11 @@ def remove_leftovers(run: Run) -> None:
     shutil.rmtree(run.work_dir, ignore_errors=True)
 
 
+def has_frozen_phase(recipe: Recipe) -> bool:
+    """Return whether a training begins with a frozen phase: not from teachers or from scratch."""
+    return not recipe.teachers and recipe.frozen_epochs > 0
+
+
 def refuse_incomplete(run: Run) -> None:
     """Refuse a folder from which a model was removed that an epoch of its history has written.
 
@@ -106,7 +111,7 @@ def refuse_incomplete(run: Run) -> None:
     if not (run.folder / "history.csv").is_file():
         return
     names = ["model.keras"]
-    if "unfrozen" in set(history(run.folder).phase) and not run.recipe.teachers:
+    if "unfrozen" in set(history(run.folder).phase) and has_frozen_phase(run.recipe):
         names.append("model-frozen.keras")
     for name in names:
         if not (run.folder / name).exists():

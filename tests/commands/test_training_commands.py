@@ -10,6 +10,7 @@ import torch_files
 from command_runner import refused, run
 
 from pcam_tf import training
+from pcam_tf.commands import training as commands
 from pcam_tf.errors import InputError
 from pcam_tf.models import backbones
 from pcam_tf.training import recipes
@@ -42,6 +43,15 @@ def test_a_run_of_another_recipe_is_refused(prepared, tmp_path, capfd):
     status = run("train", "--preset", "smoke", "--data-dir", prepared, "--run", tmp_path)
     refused(status, capfd, "holds another run")
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.json"]
+
+
+def test_training_from_scratch_has_no_frozen_phase_unless_it_is_asked_for(monkeypatch):
+    recipe = commands._recipe("cpu", "CCT", "random", False, 3)
+    assert (recipe.backbone, recipe.weights, recipe.seed) == ("CCT", None, 3)
+    assert recipe.frozen_epochs == 0 and recipe.unfrozen_epochs == 8
+    baseline = commands._recipe("cpu", "CCT", "random", True, None)
+    assert baseline.frozen_epochs == 10 and baseline.unfrozen_epochs == 0
+    assert commands._recipe("cpu", None, None, False, None) == recipes.preset("cpu")
 
 
 @pytest.fixture

@@ -42,7 +42,8 @@ def connected(name, weights) -> keras.Model:
 
 
 def test_the_registry_is_known_to_these_tests():
-    assert set(FEATURES) == set(backbones.BACKBONES)
+    # Transformers have tests of their own.
+    assert set(FEATURES) | {"CCT", "ViTTiny"} == set(backbones.BACKBONES)
 
 
 @pytest.mark.parametrize("name", FEATURES)

@@ -375,6 +375,56 @@ def test_the_learning_rate_warms_up_and_falls():
     assert rates[-1] == pytest.approx(0, abs=1e-6)
 
 
+def test_layers_are_trained_more_slowly_the_deeper_they_lie(tiny_source, tmp_path):
+    model = classifier.build(backbone="CCT", weights=None)
+    rates = optimization.layer_rates(model, 0.5)
+    by_path = {each.path: rates.get(id(each), 1.0) for each in model.trainable_variables}
+    expected = {"tokenizer0": 0.5**5, "block0_norm1": 0.5**4, "block3_out": 0.5, "pool_scores": 1}
+    for layer, rate in expected.items():
+        assert {each for path, each in by_path.items() if path.startswith(layer)} == {rate}, layer
+    assert optimization.layer_rates(model, 1.0) == {}
+    # Adam's first step moves every weight by the rate, whatever its gradient.
+    variables = [keras.Variable(np.zeros(3, "f4")) for _ in range(2)]
+    chosen = optimization.optimizer(
+        dataclasses.replace(tiny_training.RECIPE, warm_up=0.0),
+        1e-2,
+        1000,
+        {id(variables[0]): 0.5},
+    )
+    chosen.apply([keras.ops.ones(3), keras.ops.ones(3)], variables)
+    one, other = (np.asarray(each) for each in variables)
+    np.testing.assert_allclose(one, other / 2, rtol=1e-5)
+    assert np.all(other < 0)
+    with pytest.raises(InputError, match="no blocks"):
+        optimization.layer_rates(classifier.build(backbone="Tiny", weights=None), 0.5)
+
+
+def test_a_layer_decay_of_0_leaves_all_but_the_head_as_it_was(tiny_source, tmp_path):
+    recipe = dataclasses.replace(
+        tiny_training.RECIPE, backbone="CCT", frozen_epochs=0, unfrozen_epochs=1, layer_decay=1e-9
+    )
+    keras.utils.set_random_seed(recipe.seed)
+    before = build(recipe, PCAM)
+    after = training.train(recipe, tiny_source, tmp_path)
+    changed = {
+        layer.name
+        for layer in before.layers
+        for one, other in zip(
+            layer.get_weights(), after.get_layer(layer.name).get_weights(), strict=True
+        )
+        if np.abs(one - other).max() > 1e-3
+    }
+    assert changed == {"pool_scores", "tumour_probability", "norm"}
+
+
+def test_training_from_scratch_has_one_phase(tiny_source, tmp_path):
+    recipe = dataclasses.replace(tiny_training.RECIPE, frozen_epochs=0, unfrozen_epochs=1)
+    training.train(recipe, tiny_source, tmp_path)
+    assert set(training.history(tmp_path).phase) == {"unfrozen"}
+    assert not (tmp_path / "model-frozen.keras").exists()
+    training.train(recipe, tiny_source, tmp_path)  # a finished run, with all that it needs
+
+
 def test_features_computed_once_teach_the_head_as_much_as_the_plain_way(
     tiny_source, tmp_path, monkeypatch
 ):
@@ -441,6 +491,18 @@ def test_a_student_starts_from_its_teacher_and_learns_its_probabilities(
     taught = prediction.probabilities(teacher, patches)
     learnt = prediction.probabilities(student, patches)
     assert 0 < np.abs(learnt - taught).mean() < 0.2
+
+
+def test_a_student_of_another_network_starts_from_its_own_weights(run, tiny_source, tmp_path):
+    recipe = distilled(
+        run, backbone="CCT", unfrozen_epochs=1, unfrozen_learning_rate=0.0, stochastic_depth=0.1
+    )
+    recipe = dataclasses.replace(recipe, start_from_teacher=False)
+    unmoved = training.train(recipe, tiny_source, tmp_path)
+    keras.utils.set_random_seed(recipe.seed)
+    expected = build(recipe, PCAM)
+    for one, other in zip(unmoved.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
 
 
 def test_teachers_that_are_presets_are_trained_first_and_once(tiny_source, tmp_path, monkeypatch):
