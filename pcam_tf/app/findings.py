@@ -68,6 +68,7 @@ class Reader(NamedTuple):
     cell_temperature: float = 1.0  # for one view
     views: int = reports.VIEWS  # of a patch, as in the report
     method: str | None = explain.DEFAULT  # that explains; None: the model cannot be explained
+    sha256: str = ""  # of the file
 
 
 def load_reader(model: str | Path | None = None, engine: str | None = None) -> Reader:
@@ -109,7 +110,10 @@ def load_reader(model: str | Path | None = None, engine: str | None = None) -> R
     else:
         points = {"Most probable class": Point(None, _meaning(task, report) or unknown)}
     views = report.get("views", reports.VIEWS)
-    return Reader(loaded, predicting, task, name, temperature, points, cell_temperature, views)
+    return Reader(
+        loaded, predicting, task, name, temperature, points, cell_temperature, views,
+        sha256=model_files.digest(path),
+    )  # fmt: skip
 
 
 def _temperature(fitted, path):
@@ -188,6 +192,11 @@ def probabilities_one_view(reader: Reader, patches: np.ndarray) -> np.ndarray:
     # NaN to an empty one.
     batch = patches[np.arange(size) % len(patches)]
     outputs = engines.probabilities(reader.engine, batch)[: len(patches)]
+    return _class_probabilities(reader, outputs, reader.cell_temperature)
+
+
+def calibrated_cells(reader: Reader, outputs: np.ndarray) -> np.ndarray:
+    """Return calibrated probabilities, (n, classes) float64, of one view's outputs (n, outputs)."""
     return _class_probabilities(reader, outputs, reader.cell_temperature)
 
 

@@ -52,7 +52,7 @@ class TileCache:
 
     def overview(self, key: str, slide: reader.Slide, most_px: int) -> bytes:
         """Return the whole slide as a JPEG file, its longer side at most so long."""
-        return self._kept_or((key, "overview"), lambda: jpeg(slide.thumbnail(most_px)))
+        return self._kept_or((key, most_px), lambda: jpeg(slide.thumbnail(most_px)))
 
     def _kept_or(self, place, draw):
         with self._lock:

@@ -1,0 +1,52 @@
+"""A small slide, and a browser that must stay on this machine and say nothing on its console."""
+
+import contextlib
+import shutil
+
+import pytest
+
+from pcam_tf.synthetic import slide_files, slide_plan
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+SLIDE_PLAN = slide_plan.plan_slide(640, radii_px=(90, 60))
+
+
+@pytest.fixture(scope="session")
+def slide_file(tmp_path_factory):
+    """Return a synthetic slide, 640×640 px at 0.972 microns per pixel, in a folder of its own."""
+    pytest.importorskip("imagecodecs")
+    return slide_files.write_slide(SLIDE_PLAN, tmp_path_factory.mktemp("slides") / "a <b>.tif")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Return a browser."""
+    if CHROMIUM is None:
+        pytest.skip("needs the browser Chromium")
+    sync = pytest.importorskip("playwright.sync_api")
+    with sync.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_tab(browser):
+    """Return a function from an address and options of a context to a tab that is watched."""
+    watched, contexts = [], contextlib.ExitStack()
+
+    def open_tab(address, **options):
+        context = contexts.enter_context(browser.new_context(**options))
+        tab = context.new_page()
+        tab.set_default_timeout(30_000)
+        own = (address[: address.index("/", 8)], "data:", "blob:", "about:")
+        tab.on("request", lambda each: each.url.startswith(own) or watched.append(each.url))
+        tab.on("console", lambda line: line.type == "error" and watched.append(line.text))
+        tab.on("pageerror", lambda error: watched.append(str(error)))
+        tab.goto(address)
+        return tab
+
+    with contexts:
+        yield open_tab
+    assert watched == []
