@@ -33,6 +33,7 @@ ROOMS = (
     "explain",
     "studies",
     "figures",
+    "gan",
     "slides",
     "app",
     "session",

@@ -17,6 +17,7 @@ from pcam_tf.commands import (
     app,
     data,
     evaluation,
+    gan,
     notebooks,
     prediction,
     slides,
@@ -47,6 +48,10 @@ COMMANDS = (
     app.app,
     notebooks.reproduce,
 )
+# Commands of two words: the first, its help, and the functions.
+GROUPS = {
+    "gan": ("Generate patches of rare classes, and judge them.", (gan.train, gan.sample, gan.judge))
+}
 
 
 class Command(TyperCommand):
@@ -150,6 +155,11 @@ def _program() -> typer.Typer:
     )
     for function in COMMANDS:
         program.command(cls=Command, context_settings=settings)(function)
+    for name, (explained, functions) in GROUPS.items():
+        group = typer.Typer(rich_markup_mode=None, context_settings=settings)
+        for function in functions:
+            group.command(cls=Command, context_settings=settings)(function)
+        program.add_typer(group, name=name, help=explained, no_args_is_help=True)
     return program
 
 

@@ -23,6 +23,7 @@ def write_source(
     described: Task,
     finish: Callable[[Path], None] | None = None,
     features: Mapping[str, object] | None = None,
+    description: str | None = None,
 ) -> tfds.core.DatasetBuilder:
     """Write patches as a prepared source, whole or not at all.
 
@@ -33,6 +34,7 @@ def write_source(
         described: the task of the patches.
         finish: called with the folder of the source when all patches are written; it may add files.
         features: TFDS features of more that a patch holds, or an `image` of another shape.
+        description: of the patches, in TFDS's own file.
 
     Raises:
         InputError: there is such a source already, a patch does not fit the task, or `data_dir`
@@ -46,7 +48,7 @@ def write_source(
             working_folder(data_dir, f".preparing-{described.name}") as working,
             synthetic.quiet_tfds(),
         ):
-            made = _store(splits, working, described, features or {})
+            made = _store(splits, working, described, features or {}, description)
             if finish:
                 finish(made)
             version_dir.parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +59,7 @@ def write_source(
     return tfds.builder_from_directory(version_dir)
 
 
-def _store(splits, data_dir, described, more):
+def _store(splits, data_dir, described, more, description):
     features = {
         "id": tfds.features.Text(),
         "image": tfds.features.Image(shape=described.shape, encoding_format="png"),
@@ -75,6 +77,7 @@ def _store(splits, data_dir, described, more):
                     for split, patches in splits.items()
                 },
                 data_dir=data_dir,
+                description=description,
             )
     except InputError:  # a ValueError, too: of what reads the patches
         raise

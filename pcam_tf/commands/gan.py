@@ -1,0 +1,117 @@
+"""Commands about generated patches: train a generator, write its patches, judge them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pcam_tf.commands import options
+from pcam_tf.errors import InputError
+
+RunDir = Annotated[Path, typer.Option(metavar="DIR", help="The folder of the generator's run.")]
+Seed = Annotated[int, typer.Option(metavar="NUMBER", help="The random seed.")]
+
+
+def train(
+    run: RunDir = Path("runs/gan"),
+    data_dir: options.DataDir = None,
+    prevalence: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Only a part of the training patches, in which tumour has this prevalence.",
+        ),
+    ] = None,
+    kimg: Annotated[
+        float, typer.Option(metavar="NUMBER", help="Length, in thousands of patches seen.")
+    ] = 130.0,
+    side: Annotated[
+        int, typer.Option(metavar="PX", help="Side of the centre that is generated.")
+    ] = 48,
+    seed: Seed = 0,
+) -> str:
+    """Train a generator of patches of each class, or resume an interrupted training."""
+    from pcam_tf import data
+    from pcam_tf.data import sampling
+    from pcam_tf.files import check_outputs
+    from pcam_tf.gan import features, patches, recipes, training
+
+    check_outputs([run / "generator.json"])
+    recipe = recipes.Recipe(kimg=kimg, side_px=side, seed=seed)
+    source = options.open_source(data_dir)
+    task = data.task_of(source)
+    recipe.shape_for(task)
+    ids = None if prevalence is None else sampling.ids_at_prevalence(source, prevalence, seed)
+    read = patches.read(source, sampling.TRAIN, side, ids)
+    measured = features.shipped_features(task, side)
+    try:
+        history = training.train(training.Run(recipe, task, read, run, measured))
+    except KeyboardInterrupt:
+        options.log.info("\nThe same command resumes after the last check.")
+        raise
+    return f"{history.to_string(index=False)}\nrun {run}"
+
+
+def sample(
+    output: Annotated[Path, typer.Option(metavar="DIR", help="The data directory to make.")],
+    run: RunDir = Path("runs/gan"),
+    count: Annotated[
+        int, typer.Option(metavar="NUMBER", help="Patches of each class that is written.")
+    ] = 1000,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CLASS", help="Only these classes. Default: all."),
+    ] = None,
+    seed: Seed = 0,
+) -> str:
+    """Write generated patches as a data directory, which train, predict and audit read."""
+    from pcam_tf.files import check_outputs
+    from pcam_tf.gan import generated
+
+    check_outputs([output / "dataset"])
+    generator = generated.load(run)
+    names = only or generator.task.classes
+    generated.write(generator, output, dict.fromkeys(names, count), seed)
+    return f"generated {count} patches each of {', '.join(names)}: use them by --add {output}:0.3"
+
+
+def judge(
+    generated_dir: Annotated[
+        Path, typer.Option("--generated", metavar="DIR", help="What `gan sample` has written.")
+    ],
+    run: RunDir = Path("runs/gan"),
+    data_dir: options.DataDir = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="JSON", help="Also write the numbers as JSON.")
+    ] = None,
+) -> str:
+    """Compare generated patches with real ones, and look for copies of training patches.
+
+    KID, precision and recall use features of the package's own classifier, not Inception's.
+    """
+    import pandas as pd
+
+    from pcam_tf import data
+    from pcam_tf.evaluation import reports
+    from pcam_tf.files import check_outputs, write_json
+    from pcam_tf.gan import features, generated, judge, patches
+
+    source = options.open_source(data_dir)
+    check_outputs([output], options.input_files(source=source))
+    generator, task = generated.load(run), data.task_of(source)
+    made = data.open_source(generated_dir)
+    if generator.digest not in made.info.description:
+        raise InputError(f"{generated_dir} holds no patches of the generator in {run}.")
+    side = generator.recipe.side_px
+    ids = pd.read_csv(run / "training-ids.csv", dtype=str, keep_default_na=False)["id"]
+    sets = judge.Sets(
+        patches.read(made, "train", side),
+        patches.read(source, "train", side, ids),
+        patches.read(source, "validation", side),
+    )
+    found = judge.judge(
+        sets, task, features.shipped_features(task, side), features.shipped_probabilities()
+    )
+    if output:
+        write_json(output, found)
+    return reports.markdown_table(judge.rows(found))

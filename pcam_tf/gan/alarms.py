@@ -1,0 +1,40 @@
+"""Alarms of a training: collapse, and gradients that vanish or diverge. They read its history."""
+
+import numpy as np
+import pandas as pd
+
+# Of real patches' diversity. Eight patches turned and recoloured to fill a sheet are at a quarter
+# or less; half of the real patches' has been reached before a training is watched.
+COLLAPSED, WATCHED = 0.3, 0.5
+# Of the median gradient so far.
+VANISHED = 0.01
+_BEFORE = 3
+
+
+def alarms(history: pd.DataFrame) -> list[str]:
+    """Return what is wrong at the last check of a history: a line each, none if all is well.
+
+    A generator that has just begun makes patches that are all alike. That is no collapse: the
+    diversity is watched from the check on at which it first reached half that of real patches.
+
+    Args:
+        history: columns `kimg`, `generator_gradient`, `critic_loss` and, for each class,
+            `diversity_<class>`, in units of that of as many real patches.
+    """
+    found, last = [], history.iloc[-1]
+    for column in history.columns[history.columns.str.startswith("diversity_")]:
+        if history[column].max() >= WATCHED and last[column] < COLLAPSED:
+            found.append(
+                f"collapse of {column.removeprefix('diversity_')} patches: their diversity is "
+                f"{last[column]:.2f} of that of real ones, after {history[column].max():.2f}"
+            )
+    values = history[["generator_gradient", "critic_loss"]].to_numpy("float64")
+    if not np.isfinite(values).all():
+        return [*found, "divergence: a loss or gradient is no number"]
+    before = history["generator_gradient"].iloc[:-1]
+    if len(before) >= _BEFORE and last["generator_gradient"] < VANISHED * before.median():
+        found.append(
+            f"vanishing gradient: the generator's is {last['generator_gradient']:.2g}, its median "
+            f"was {before.median():.2g}"
+        )
+    return found

@@ -1,0 +1,49 @@
+"""`gan train`, `gan sample` and `gan judge`, from drawn patches to a table."""
+
+import dataclasses
+import json
+
+import tiny_generator
+import toy_task
+from command_runner import refused, run
+
+from pcam_tf import data
+from pcam_tf.gan import features, recipes
+
+
+def test_a_generator_is_trained_sampled_judged_and_added(prepared, tmp_path, monkeypatch, capfd):
+    tiny = dataclasses.asdict(tiny_generator.RECIPE)
+    monkeypatch.setattr(recipes.Recipe.__init__, "__defaults__", tuple(tiny.values()))
+    monkeypatch.setattr(features, "shipped_features", lambda task, side: tiny_generator.features)
+    monkeypatch.setattr(features, "shipped_probabilities", lambda: lambda found: found[:, 0])
+    folder = tmp_path / "gan"
+    words = ["--run", folder, "--data-dir", prepared]
+    tiny = ["--kimg", "0.05", "--side", "32"]
+    assert run("gan", "train", *words, *tiny) == 0
+    assert "kid_tumour" in capfd.readouterr().out
+    made = tmp_path / "made"
+    assert run("gan", "sample", "--run", folder, "--output", made, "--count", "24") == 0
+    assert data.count(data.open_source(made), "train") == 48
+    judged = ["gan", "judge", "--generated", made, *words, "--output", tmp_path / "judged.json"]
+    assert run(*judged) == 0
+    assert "| tumour" in capfd.readouterr().out
+    assert json.loads((tmp_path / "judged.json").read_text())["tumour"]["patches"] == 24
+    assert run("audit", "--data-dir", made) == 0
+    capfd.readouterr()
+    refused(run("gan", "judge", "--generated", prepared, *words), capfd, "holds no patches of the")
+    refused(run("gan", "sample", "--run", folder, "--output", made), capfd, "exists: delete it")
+    more = ["--only", "cat", "--output", tmp_path / "other"]
+    refused(run("gan", "sample", "--run", folder, *more), capfd, "cannot be generated")
+
+
+def test_wrong_sides_classes_and_folders_are_refused_in_one_line(prepared, tmp_path, capfd):
+    words = ["gan", "train", "--data-dir", prepared, "--run", tmp_path / "run"]
+    refused(run(*words, "--side", "30"), capfd, "choose 32 to 96 px")
+    refused(run(*words, "--side", "40"), capfd, "choose a multiple of 16")
+    refused(run(*words, "--prevalence", "0.0001"), capfd, "leaves no patch of a class")
+    toy_task.write(tmp_path / "toy")
+    other = ["gan", "train", "--data-dir", tmp_path / "toy", "--run", tmp_path / "run"]
+    refused(run(*other), capfd, "does not fit shapes patches")
+    refused(run("gan", "sample", "--run", tmp_path, "--output", tmp_path / "o"), capfd,
+            "holds no generator")  # fmt: skip
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,33 @@
+"""Alarms of planted histories: a slow beginning is none, a collapse and a vanished gradient are."""
+
+import pandas as pd
+import pytest
+
+from pcam_tf.gan import alarms
+
+
+def history(diversity, gradient=None, loss=None):
+    count = len(diversity)
+    return pd.DataFrame({
+        "kimg": range(count),
+        "generator_gradient": gradient or [5.0] * count,
+        "critic_loss": loss or [0.5] * count,
+        "diversity_tumour": diversity,
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize("diversity", [[0.04], [0.04, 0.06, 0.1, 0.2], [0.05, 0.5, 0.9, 0.6]])
+def test_a_generator_that_begins_or_varies_raises_no_alarm(diversity):
+    assert alarms.alarms(history(diversity)) == []
+
+
+def test_a_collapse_after_diversity_is_named():
+    (line,) = alarms.alarms(history([0.1, 0.7, 0.8, 0.2]))
+    assert line.startswith("collapse of tumour patches: their diversity is 0.20")
+
+
+def test_a_gradient_that_vanishes_or_diverges_is_named():
+    (line,) = alarms.alarms(history([0.8] * 5, gradient=[5.0, 6.0, 4.0, 5.0, 0.01]))
+    assert line.startswith("vanishing gradient: the generator's is 0.01, its median was 5")
+    (line,) = alarms.alarms(history([0.8] * 2, loss=[0.5, float("nan")]))
+    assert line.startswith("divergence")

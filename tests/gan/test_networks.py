@@ -1,0 +1,76 @@
+"""The networks have the right shapes, know the class, and are the same for the same seed."""
+
+import numpy as np
+import pytest
+from tiny_generator import RECIPE
+
+from pcam_tf.errors import InputError
+from pcam_tf.gan import augmentation, networks
+from pcam_tf.task import BREAKHIS, PCAM
+
+SHAPE = networks.Shape(32, 2, 8, 4)
+
+
+def test_the_class_changes_the_patch_and_the_score():
+    generator, critic = networks.generator(SHAPE, 1), networks.critic(SHAPE, 1)
+    latents = np.random.default_rng(0).standard_normal((3, 8), "float32")
+    labels = [np.full(3, label, "int32") for label in (0, 1)]
+    first, second = (np.asarray(generator([latents, each])) for each in labels)
+    assert first.shape == (3, 32, 32, 3)
+    assert np.abs(first - second).max() > 1e-4
+    scores = [np.asarray(critic([first, each])) for each in labels]
+    assert scores[0].shape == (3,) and np.abs(scores[0] - scores[1]).min() > 0
+
+
+def test_a_seed_gives_one_network_and_another_seed_another():
+    first, again, other = (networks.generator(SHAPE, seed).get_weights() for seed in (1, 1, 2))
+    assert all(np.array_equal(one, two) for one, two in zip(first, again, strict=True))
+    assert not np.array_equal(first[0], other[0])
+
+
+@pytest.mark.parametrize("side", [8, 50])
+def test_a_side_that_cannot_be_halved_four_times_is_refused(side):
+    with pytest.raises(InputError, match="choose a multiple of 16"):
+        networks.Shape(side, 2)
+
+
+def test_a_recipe_must_fit_the_task():
+    assert RECIPE.shape_for(PCAM) == SHAPE
+    with pytest.raises(InputError, match=r"48 px does not fit breakhis patches: choose 128 to 128"):
+        type(RECIPE)(side_px=48).shape_for(BREAKHIS)
+    with pytest.raises(InputError, match="cannot be shared by 8 classes"):
+        type(RECIPE)(side_px=128, batch_size=12).shape_for(BREAKHIS)
+
+
+def test_augmentation_leaves_half_as_it_is_and_passes_gradients():
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    patches = rng.uniform(-0.9, 0.9, (200, 16, 16, 3)).astype("float32")
+    draws = augmentation.draw(rng, 200, 16)
+    draws["d4"] = np.zeros((3, 200), bool)
+    tensor = tf.constant(patches)
+    with tf.GradientTape() as tape:
+        tape.watch(tensor)
+        changed = augmentation.augmented(tensor, draws)
+        total = tf.reduce_sum(changed)
+    gradient = tape.gradient(total, tensor)
+    assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
+    same = np.isclose(changed, patches, atol=1e-3).all(axis=(1, 2, 3))
+    assert 0.05 < same.mean() < 0.25  # an eighth: neither recoloured, nor shifted, nor cut
+    assert np.abs(np.asarray(changed)).max() <= 1.001
+
+
+def test_augmentation_turns_and_shifts_as_drawn():
+    rng = np.random.default_rng(1)
+    patches = rng.uniform(-0.9, 0.9, (1, 16, 16, 3)).astype("float32")
+    draws = augmentation.draw(rng, 1, 16)
+    still = np.eye(16, dtype="float32")[None]
+    draws |= {"jitter": np.eye(3, dtype="float32")[None], "rows": still, "columns": still}
+    draws |= {"kept": np.ones((1, 16, 16, 1), "float32"), "d4": np.array([[0], [0], [1]], bool)}
+    turned = np.asarray(augmentation.augmented(patches, draws))
+    np.testing.assert_allclose(turned, patches.swapaxes(1, 2), atol=1e-3)
+    draws |= {"d4": np.zeros((3, 1), bool), "rows": np.eye(16, k=2, dtype="float32")[None]}
+    shifted = np.asarray(augmentation.augmented(patches, draws))
+    np.testing.assert_allclose(shifted[:, :-2], patches[:, 2:], atol=1e-3)
+    assert np.abs(shifted[:, -2:]).max() < 1e-3
