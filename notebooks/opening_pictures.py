@@ -19,11 +19,13 @@ MAIN_FIGURES = (
     "04_confusion",
     "05_ladder",
     "06_explained_patches",
+    "07_heat_map_patches",
     "10_splits",
     "11_under_shift",
 )
 WIDTH_PX = 1000
 PATCHES_WIDTH_PX = 520  # tissue compresses badly
+SLIDE_WIDTH_PX = 800  # two panels beside each other
 LARGEST_BYTES = 98_000
 
 
@@ -31,6 +33,7 @@ def make_picture(name: str) -> Path:
     """Write the small picture of a figure and return its path."""
     with Image.open(FIGURES_DIR / f"{name}.png") as figure:
         width = PATCHES_WIDTH_PX if name.endswith("_patches") else WIDTH_PX
+        width = SLIDE_WIDTH_PX if name.startswith("07_") else width
         size = (width, round(figure.height * width / figure.width))
         small = figure.convert("RGB").resize(size, Image.Resampling.LANCZOS)
     path = FIGURES_DIR / f"{name[:2]}_opening.png"

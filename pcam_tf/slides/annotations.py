@@ -10,6 +10,7 @@ import numpy as np
 
 from pcam_tf.errors import InputError
 from pcam_tf.files import printable
+from pcam_tf.slides.grid import Grid
 from pcam_tf.task import PCAM
 
 SUFFIXES = (".xml", ".geojson", ".json")
@@ -18,6 +19,7 @@ QUPATH_TUMOUR = "Tumor"  # QuPath's own class
 _TUMOUR = (QUPATH_TUMOUR.lower(), PCAM.classes[1])  # either spelling
 _ASAP_TUMOUR = ("_0", "_1", *_TUMOUR)
 _ASAP_EXCLUDED = ("_2",)
+_PARTS = 8  # of a cell's side
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +79,19 @@ def tumour_mask(outlines: Outlines, shape: tuple[int, int], pixel: float) -> np.
         window = _window(ring, shape, pixel)
         mask[window] &= ~_filled(ring, window, pixel)
     return mask
+
+
+def touched_cells(outlines: Outlines, grid: Grid) -> np.ndarray:
+    """Return which cells of a grid hold tumour, bool (rows, columns).
+
+    By PCam's rule: a bit of tumour is enough. A bit is an eighth of a cell's side here.
+    """
+    fine = tumour_mask(
+        outlines,
+        (_PARTS * grid.rows, _PARTS * grid.columns),
+        grid.step_um / grid.level0_mpp / _PARTS,
+    )
+    return fine.reshape(grid.rows, _PARTS, grid.columns, _PARTS).any(axis=(1, 3))
 
 
 def _window(ring, shape, pixel):

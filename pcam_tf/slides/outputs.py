@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 from PIL import Image
 
 from pcam_tf import figures
@@ -109,8 +110,13 @@ def write_all(
         outline_files.write_asap(folder / ASAP, *outlined)
     lesions.write_candidates(folder / lesions.FILE, found.candidates, slide.size)
     outline_files.write_tissue(folder / TISSUE_OUTLINES, tissue, slide)
-    overview = _write_pictures(folder, slide, heat, tissue, found, positive)
-    page = slide_report.page(slide, heat, found, overview, task)
+    thumbnail = slide.thumbnail(_THUMBNAIL_PX)
+    _save_picture(folder / THUMBNAIL, thumbnail)
+    step = tissue.mpp / (slide.mpp * slide.size[0] / thumbnail.shape[1])
+    _save_picture(folder / TISSUE, slide_pictures.tissue_picture(thumbnail, tissue.mask, step))
+    figure = overview(slide, thumbnail, heat, found, positive)
+    figures.save(figure, folder / OVERVIEW)
+    page = slide_report.page(slide, heat, found, figure, task)
     with written_whole(folder / REPORT) as temporary:
         temporary.write_text(page, encoding="utf-8")
     # Last: it says that the others are there.
@@ -172,25 +178,24 @@ def slides_table(output: str | Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["slide", "width", "height", "mpp", *_COLUMNS])
 
 
-def _write_pictures(folder, slide, heat, tissue, found, positive):
-    """Write thumbnail, tissue mask and overview, and return the figure of the overview."""
-    thumbnail = slide.thumbnail(_THUMBNAIL_PX)
-    um_per_px = slide.mpp * slide.size[0] / thumbnail.shape[1]
-    masked = slide_pictures.tissue_picture(thumbnail, tissue.mask, tissue.mpp / um_per_px)
-    _save_picture(folder / THUMBNAIL, thumbnail)
-    _save_picture(folder / TISSUE, masked)
-    overview = slide_pictures.overview(
+def overview(
+    slide: Slide,
+    thumbnail: np.ndarray,
+    heat: HeatMap,
+    found: findings.Findings,
+    positive: str = PCAM.classes[1],
+) -> Figure:
+    """Return the figure of a slide beside its heat map, see `slide_pictures.overview`."""
+    return slide_pictures.overview(
         thumbnail,
         heat.probabilities,
         [area.rings for area in found.areas],
         step_um=heat.grid.step_um,
-        um_per_px=um_per_px,
+        um_per_px=slide.mpp * slide.size[0] / thumbnail.shape[1],
         threshold=found.threshold,
         title=heat.name,
         positive=positive,
     )
-    figures.save(overview, folder / OVERVIEW)
-    return overview
 
 
 def _save_picture(path, pixels):

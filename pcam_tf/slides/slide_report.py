@@ -97,8 +97,8 @@ def _candidate_section(slide, heat, found, task):
         {
             "place": str(number),
             "probability": f"{row.confidence:.3f}",
-            "x": f"{row.x:,.0f}",
-            "y": f"{row.y:,.0f}",
+            "x": f"{min(row.x, slide.size[0] - 1):,.0f}",
+            "y": f"{min(row.y, slide.size[1] - 1):,.0f}",
         }
         for number, row in enumerate(shown.itertuples(), 1)
     ]

@@ -9,6 +9,7 @@ from pcam_tf import figures
 from pcam_tf.errors import InputError
 from pcam_tf.figures import slide_plots
 from pcam_tf.slides import annotations, froc
+from pcam_tf.slides.grid import Grid
 
 FOLDERS = (each / "shared/froc" for each in Path(__file__).parents)
 EXPECTED = next((each for each in FOLDERS if each.is_dir()), None)
@@ -75,6 +76,12 @@ def test_a_mask_pixel_is_tumour_where_its_centre_is():
     outlines = annotations.Outlines([[box(17, 15, 32, 34)]], [])
     mask = annotations.tumour_mask(outlines, (4, 4), 32)
     assert np.argwhere(mask).tolist() == [[0, 1], [1, 1]]
+
+
+def test_cells_that_an_outline_touches():
+    outlines = annotations.Outlines([[box(100, 100, 90, 150)]], [])
+    touched = annotations.touched_cells(outlines, Grid(3, 4, 32.0, 0.32))  # cells of 100 px
+    assert np.argwhere(touched).tolist() == [[1, 1], [2, 1]]
 
 
 def test_verdicts():
