@@ -7,7 +7,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submodules=[
         "backbones",
         "classifier",
+        "cost",
         "efficientnet_lite",
+        "encoders",
         "engines",
         "model_files",
         "weights",

@@ -12,13 +12,15 @@ import numpy as np
 
 from pcam_tf.errors import InputError, first_line, unknown
 from pcam_tf.files import check_no_pointer
-from pcam_tf.models import efficientnet_lite, transformers
+from pcam_tf.models import efficientnet_lite, encoders, presets, transformers
 from pcam_tf.models import weights as encoder_weights
+from pcam_tf.models.encoders import IMAGENET_STATISTICS
 
 # Name of the layer that returns the pooled features.
 FEATURES_LAYER = "features"
-# Names of weights that are not files.
-PRETRAINED = ("imagenet",)
+# Names of weights that are not files -> what they are called in a message.
+_CALLED = {"imagenet": "ImageNet", "preset": "preset's"}
+PRETRAINED = tuple(_CALLED)
 # The name of a vision transformer whose architecture and weights come from a file, see `weights`.
 ENCODER = "ViT"
 
@@ -32,7 +34,7 @@ def _to_unit_variance(mean, deviation):
 
 
 _TO_MINUS_ONE_TO_ONE = {"scale": 1 / 127.5, "offset": -1.0}
-_TO_UNIT_VARIANCE = _to_unit_variance(*encoder_weights.IMAGENET_STATISTICS)
+_TO_UNIT_VARIANCE = _to_unit_variance(*IMAGENET_STATISTICS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Backbone:
         load_imagenet: puts ImageNet weights into the built model; None where `network` itself
             downloads them by `weights="imagenet"`.
         pretrained: the name of weights that can be had, or None where there are none.
+        side_multiple: what the side of a patch is a multiple of; it is resized to the next.
+        class_token: the first of the tokens is the features, not their mean.
     """
 
     network: Callable[..., keras.Model]
@@ -56,6 +60,8 @@ class Backbone:
     load_imagenet: Callable[[keras.Model], None] | None = None
     has_stochastic_depth: bool = False
     pretrained: str | None = "imagenet"
+    side_multiple: int = 1
+    class_token: bool = False
 
 
 def _keras_application(name: str, rescaling: dict, **options) -> Backbone:
@@ -66,8 +72,25 @@ def _keras_application(name: str, rescaling: dict, **options) -> Backbone:
     return Backbone(network=network, rescaling=rescaling)
 
 
-def _from_scratch(network: Callable[..., keras.Model]) -> Backbone:
-    return Backbone(network, _TO_UNIT_VARIANCE, has_stochastic_depth=True, pretrained=None)
+def _vision_transformer(preset: str, statistics: tuple, **shape) -> Backbone:
+    """Return a vision transformer whose weights keras-hub downloads."""
+
+    def network(input_tensor, weights=None, stochastic_depth=0.0):
+        if weights is None:
+            return transformers.vision_transformer(
+                input_tensor, stochastic_depth=stochastic_depth, **shape
+            )
+        encoder = presets.encoder(preset, statistics)
+        return encoder_weights.connect(encoder, input_tensor, stochastic_depth=stochastic_depth)
+
+    return Backbone(
+        network=network,
+        rescaling=_to_unit_variance(*statistics),
+        has_stochastic_depth=True,
+        pretrained="preset",
+        side_multiple=shape["patch"],
+        class_token=True,
+    )
 
 
 _UNSCALED = {"include_preprocessing": False}
@@ -87,8 +110,40 @@ BACKBONES = {
     "DenseNet121": _keras_application("DenseNet121", _TO_UNIT_VARIANCE),
     "ConvNeXtTiny": _keras_application("ConvNeXtTiny", _TO_UNIT_VARIANCE, **_UNSCALED),
     "Xception": _keras_application("Xception", _TO_MINUS_ONE_TO_ONE),
-    "CCT": _from_scratch(transformers.compact_transformer),
-    "ViTTiny": _from_scratch(transformers.vit_tiny),
+    "CCT": Backbone(
+        network=transformers.compact_transformer,
+        rescaling=_TO_UNIT_VARIANCE,
+        has_stochastic_depth=True,
+        pretrained=None,
+    ),
+    "DeiTTiny": _vision_transformer(
+        "deit_tiny_distilled_patch16_224_imagenet",
+        IMAGENET_STATISTICS,
+        **{"patch": 16, "width": 192, "depth": 12, "heads": 3, "hidden": 768, "prefix": 2},
+    ),
+    "DeiTSmall": _vision_transformer(
+        "deit_small_distilled_patch16_224_imagenet",
+        IMAGENET_STATISTICS,
+        **{"patch": 16, "width": 384, "depth": 12, "heads": 6, "hidden": 1536, "prefix": 2},
+    ),
+    "ViTBase": _vision_transformer(
+        "vit_base_patch16_224_imagenet",
+        ((0.5,) * 3, (0.5,) * 3),
+        **{"patch": 16, "width": 768, "depth": 12, "heads": 12, "hidden": 3072, "prefix": 1},
+    ),
+    "DINOv2Small": _vision_transformer(
+        "dinov2_small",
+        IMAGENET_STATISTICS,
+        **{"patch": 14, "width": 384, "depth": 12, "heads": 6, "hidden": 1536, "prefix": 1},
+    ),
+    # Its windows fit a side of 224 px.
+    "SwinTiny": Backbone(
+        network=presets.swin_tiny,
+        rescaling=_TO_UNIT_VARIANCE,
+        has_stochastic_depth=True,
+        pretrained="preset",
+        side_multiple=224,
+    ),
 }
 
 
@@ -128,11 +183,11 @@ def connect(
     Args:
         name: a key of `BACKBONES`, or "ViT" for the vision transformer in the file `weights`.
         patches: Keras tensor (batch, height, width, 3), RGB 0..255.
-        weights: "imagenet", None for random initialisation, or the path of a weights file that
-            Keras saved for this network without its head (`.weights.h5`). For "ViT": the file of
-            an encoder, see `weights.load_encoder`.
-        stochastic_depth: see `efficientnet_lite.efficientnet_lite0`; networks of
-            keras.applications have none.
+        weights: "imagenet", "preset" (keras-hub's), None for random initialisation, or the path
+            of a weights file that Keras saved for this network without its head (`.weights.h5`).
+            For "ViT": the file of an encoder, see `weights.load_encoder`.
+        stochastic_depth: see `efficientnet_lite.efficientnet_lite0` and `transformers`; networks
+            of keras.applications have none.
 
     Returns:
         The pooled features, made by the layer "features", and what was pooled. All layers belong to
@@ -142,7 +197,7 @@ def connect(
         InputError: no such backbone, or its weights cannot be had.
     """
     if name == ENCODER:
-        return _connect_encoder(patches, weights)
+        return _connect_encoder(patches, weights, stochastic_depth)
     backbone = get(name)
     if weights in PRETRAINED and weights != backbone.pretrained:
         known = f"weights={backbone.pretrained}, " if backbone.pretrained else ""
@@ -151,32 +206,42 @@ def connect(
             "random`, weights=None), or give a file."
         )
     options = {"stochastic_depth": stochastic_depth} if backbone.has_stochastic_depth else {}
+    patches = _resized(patches, backbone.side_multiple)
     if backbone.rescaling:
         patches = keras.layers.Rescaling(**backbone.rescaling, name="rescaling")(patches)
-    downloads = weights == "imagenet" and backbone.load_imagenet is None
+    downloads = weights in PRETRAINED and backbone.load_imagenet is None
+    if downloads:
+        options["weights"] = weights
     try:
-        network = (
-            backbone.network(input_tensor=patches, weights="imagenet")
-            if downloads
-            else backbone.network(input_tensor=patches, **options)
-        )
+        network = backbone.network(input_tensor=patches, **options)
+    except InputError:
+        raise
     except Exception as error:  # Keras raises a bare Exception where a download fails
         if not downloads:
             raise
         reason = first_line(error)
         raise InputError(
-            f"the ImageNet weights of {name} cannot be downloaded ({reason}); "
+            f"the {_CALLED[weights]} weights of {name} cannot be downloaded ({reason}); "
             "go online once, give a file by weights=FILE, start from random weights by "
             "weights=None, or use EfficientNetLite0, whose weights come with the installation."
         ) from error
     if weights == "imagenet" and backbone.load_imagenet is not None:
         backbone.load_imagenet(network)
-    elif weights not in (None, "imagenet"):
+    elif weights is not None and not downloads:
         _load_file(network, name, Path(weights))
-    return _pooled(network.output)
+    return _first_token(network.output) if backbone.class_token else _pooled(network.output)
 
 
-def _connect_encoder(patches, path):
+def _resized(patches, multiple):
+    """Return patches whose side is a multiple of `multiple`: the next one."""
+    side = patches.shape[1]
+    if side % multiple == 0:
+        return patches
+    side = -(-side // multiple) * multiple
+    return keras.layers.Resizing(side, side, name="resize_to_tokens")(patches)
+
+
+def _connect_encoder(patches, path, stochastic_depth):
     """Return the features of an encoder: its class token, else the mean of its tokens.
 
     Patches are resized to the next multiple of the encoder's patch side where they have to be.
@@ -186,17 +251,18 @@ def _connect_encoder(patches, path):
             f"{ENCODER} is the network in a file of weights: give that file, such as "
             "weights=pytorch_model.bin (`train --backbone ViT --weights FILE`)."
         )
-    encoder = encoder_weights.read_encoder(path)
-    multiple, side = encoder.shape.patch, patches.shape[1]
-    if side % multiple:
-        side = -(-side // multiple) * multiple
-        patches = keras.layers.Resizing(side, side, name="resize_to_tokens")(patches)
+    encoder = encoders.read_encoder(path)
+    patches = _resized(patches, encoder.shape.patch)
     rescaled = keras.layers.Rescaling(**_to_unit_variance(*encoder.statistics), name="rescaling")
-    network = encoder_weights.connect(encoder, rescaled(patches))
+    network = encoder_weights.connect(encoder, rescaled(patches), stochastic_depth=stochastic_depth)
     if "cls_token" not in encoder.shape.prefix:
         return _pooled(network.output)
-    tokens, width = network.output.shape[1:]
-    first = keras.layers.Cropping1D((0, tokens - 1), name="class_token")(network.output)
+    return _first_token(network.output)
+
+
+def _first_token(output):
+    tokens, width = output.shape[1:]
+    first = keras.layers.Cropping1D((0, tokens - 1), name="class_token")(output)
     return Features(keras.layers.Reshape((width,), name=FEATURES_LAYER)(first), None)
 
 
@@ -235,6 +301,6 @@ def _correct_variance(normalization: keras.layers.Normalization) -> None:
     that it adds for weights="imagenet" only (tensorflow/tensorflow#49930).
     """
     mean, variance, *others = normalization.get_weights()
-    if np.allclose(variance, encoder_weights.IMAGENET_STATISTICS[1]):
+    if np.allclose(variance, IMAGENET_STATISTICS[1]):
         normalization.set_weights([mean, np.square(variance), *others])
         normalization.finalize_state()

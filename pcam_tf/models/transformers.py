@@ -96,28 +96,6 @@ def vision_transformer(
     return keras.Model(source, tokens, name="vision_transformer")
 
 
-def vit_tiny(input_tensor: keras.KerasTensor, stochastic_depth: float = 0.0) -> keras.Model:
-    """Return a vision transformer of the size of DeiT-tiny with 16 px a token, 5.5 M weights.
-
-    H. Touvron et al., "Training data-efficient image transformers", ICML 2021. Its features are
-    the mean of the tokens: there is no class token.
-
-    Args:
-        input_tensor: Keras tensor (batch, side, side, 3), of mean 0 and variance 1.
-        stochastic_depth: see `_blocks`.
-    """
-    return vision_transformer(
-        input_tensor,
-        patch=16,
-        width=192,
-        depth=12,
-        heads=3,
-        hidden=768,
-        prefix=0,
-        stochastic_depth=stochastic_depth,
-    )
-
-
 def compact_transformer(
     input_tensor: keras.KerasTensor, stochastic_depth: float = 0.0
 ) -> keras.Model:

@@ -1,81 +1,17 @@
-"""Encoders that others have trained: vision transformers from a file of weights, in Keras.
+"""Encoders that others have trained: vision transformers from a file of weights, in Keras."""
 
-Files name their tensors as timm (Wightman 2019), as DINOv2 (Oquab et al. 2024, arXiv:2304.07193) or
-as Hugging Face's transformers. All are brought to timm's names first.
-"""
-
-import json
-import re
 from pathlib import Path
-from typing import NamedTuple
 
 import keras
 import numpy as np
 
-from pcam_tf.errors import InputError, first_line
-from pcam_tf.models import tensor_files, transformers
+from pcam_tf.errors import InputError
+from pcam_tf.models import transformers
+from pcam_tf.models.encoders import Encoder, read_encoder
 
-# What the first layer is called decides how the file names its tensors, and their prefix.
-_FIRST_LAYERS = ("patch_embed.proj.weight", "embeddings.patch_embeddings.projection.weight")
-# Other name -> timm's name, tried in this order.
-_RENAMED = (
-    (r"^embeddings\.cls_token$", "cls_token"),
-    (r"^embeddings\.position_embeddings$", "pos_embed"),
-    (r"^(embeddings\.)?register_tokens$", "reg_token"),
-    (r"^embeddings\.mask_token$", "mask_token"),
-    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
-    (r"^encoder\.layer\.", "blocks."),
-    (r"^layernorm\.", "norm."),
-    (r"\.layernorm_before\.", ".norm1."),
-    (r"\.layernorm_after\.", ".norm2."),
-    (r"\.attention\.attention\.(query|key|value)\.", r".attn.\1."),
-    (r"\.attention\.output\.dense\.", ".attn.proj."),
-    (r"\.intermediate\.dense\.", ".mlp.fc1."),
-    (r"^(blocks\.\d+)\.output\.dense\.", r"\1.mlp.fc2."),
-    (r"\.layer_scale([12])\.lambda1$", r".ls\1.gamma"),
-    (r"\.mlp\.(w12|weights_in)\.", ".mlp.fc1."),
-    (r"\.mlp\.(w3|weights_out)\.", ".mlp.fc2."),
-)
-# Parts that make no tokens: heads, poolers and what training with masks needs.
-_NOT_OF_TOKENS = re.compile(
-    r"^(head|head_dist|fc_norm|pooler|classifier|mask_token|decoder)(\.|$)|^attn_pool\."
-)
-# Mean and standard deviation of ImageNet's channels, of RGB 0..1, as torchvision has them.
-IMAGENET_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # ViT-H has 16 heads at this width (Dosovitskiy et al. 2021), Virchow among them; others have one
 # head for each 64 numbers of a token.
 _HEADS = {1280: 16}
-
-
-class Shape(NamedTuple):
-    """What the shapes of the tensors say of the network."""
-
-    patch: int
-    width: int
-    depth: int
-    hidden: int
-    gated: bool
-    prefix: tuple[str, ...]
-    final_norm: bool
-
-
-class Encoder(NamedTuple):
-    """What a file of weights and the configuration beside it hold.
-
-    Attributes:
-        path: of the file.
-        tensors: timm's name -> float32 array.
-        shape: of the network.
-        statistics: mean and standard deviation of each channel, of RGB 0..1, that pictures are
-            normalised by.
-        config: heads, epsilon and trained side, where `config.json` gives them.
-    """
-
-    path: Path
-    tensors: dict[str, np.ndarray]
-    shape: Shape
-    statistics: tuple
-    config: dict
 
 
 def load_encoder(path: str | Path, *, side: int = 224, heads: int | None = None) -> keras.Model:
@@ -106,20 +42,20 @@ def load_encoder(path: str | Path, *, side: int = 224, heads: int | None = None)
     return connect(encoder, keras.Input((side, side, 3), name="pictures"), heads=heads)
 
 
-def read_encoder(path: str | Path) -> Encoder:
-    """Read and check an encoder's file, see `load_encoder`."""
-    path = Path(path)
-    tensors = _timm_names(tensor_files.read_tensors(path), path)
-    shape = _network_shape(tensors, path)
-    tensors = {name: each for name, each in tensors.items() if not _NOT_OF_TOKENS.search(name)}
-    _check_tensors(tensors, shape, path)
-    return Encoder(path, tensors, shape, _statistics(path), _config(path))
-
-
 def connect(
-    encoder: Encoder, pictures: keras.KerasTensor, *, heads: int | None = None
+    encoder: Encoder,
+    pictures: keras.KerasTensor,
+    *,
+    heads: int | None = None,
+    stochastic_depth: float = 0.0,
 ) -> keras.Model:
     """Apply the network of an encoder to normalised pictures (batch, side, side, 3).
+
+    Args:
+        encoder: see `encoders.read_encoder`.
+        pictures: Keras tensor.
+        heads: see `load_encoder`.
+        stochastic_depth: how often training skips blocks, see `transformers`.
 
     Returns:
         The model from whatever `pictures` is made from to tokens, see `load_encoder`.
@@ -150,175 +86,11 @@ def connect(
         prefix=prefix.shape[1],
         final_norm=shape.final_norm,
         epsilon=config.get("epsilon", 1e-6),
+        stochastic_depth=stochastic_depth,
     )
     embedding = [_resize(positions, side // shape.patch), *([prefix] if shape.prefix else [])]
     _set_weights(model, encoder, heads, embedding)
     return model
-
-
-def _timm_names(tensors, path):
-    """Return the encoder's tensors under timm's names, float32."""
-    ends = [
-        (name, first)
-        for name in tensors
-        for first in _FIRST_LAYERS
-        if name == first or name.endswith(f".{first}")
-    ]
-    if not ends:
-        raise InputError(
-            f"{path} holds no vision transformer: none of its {len(tensors)} tensors is named "
-            f"{_FIRST_LAYERS[0]} or {_FIRST_LAYERS[1]}."
-        )
-    # A checkpoint of self-distillation holds two networks, of which the teacher is the encoder.
-    name, first = next((end for end in ends if "teacher" in end[0]), ends[0])
-    prefix = name.removesuffix(first)
-    renamed = {}
-    for name, tensor in tensors.items():
-        if not name.startswith(prefix):
-            continue
-        name = name.removeprefix(prefix)
-        for pattern, replacement in _RENAMED:
-            name = re.sub(pattern, replacement, name)
-        renamed[name] = np.asarray(tensor, np.float32)
-    return _join(renamed)
-
-
-def _join(tensors):
-    """Join the tensors that others keep apart: query, key and value; gate and values."""
-    for joined, parts in (
-        ("attn.qkv", ("attn.query", "attn.key", "attn.value")),
-        ("mlp.fc1", ("mlp.fc1_g", "mlp.fc1_x")),
-    ):
-        for first in [name for name in tensors if f".{parts[0]}." in name]:
-            names = [first.replace(parts[0], part) for part in parts]
-            if all(name in tensors for name in names):
-                whole = np.concatenate([tensors.pop(name) for name in names])
-                tensors[first.replace(parts[0], joined)] = whole
-    return tensors
-
-
-def _json_beside(path, name):
-    file = path.with_name(name)
-    if not file.is_file():
-        return {}
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError("it holds no dictionary")
-        return content
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read ({first_line(error)}).") from error
-
-
-def _config(path):
-    """Return what a config.json beside the file says: heads, epsilon, side, where it says them."""
-    config = _json_beside(path, "config.json")
-    arguments = {**config, **(config.get("model_args") or {})}
-    found = {
-        "heads": arguments.get("num_attention_heads", arguments.get("num_heads")),
-        "epsilon": arguments.get("layer_norm_eps"),
-        "side": arguments.get("img_size", arguments.get("image_size")),
-    }
-    return {key: value for key, value in found.items() if isinstance(value, int | float)}
-
-
-def _statistics(path):
-    """Return the channels' mean and standard deviation in the files beside an encoder's.
-
-    `pretrained_cfg` in config.json is timm's, preprocessor_config.json Hugging Face's.
-    """
-    timm = _json_beside(path, "config.json").get("pretrained_cfg") or {}
-    hugging_face = _json_beside(path, "preprocessor_config.json")
-    for found in (
-        (timm.get("mean"), timm.get("std")),
-        (hugging_face.get("image_mean"), hugging_face.get("image_std")),
-    ):
-        if all(isinstance(each, list) and len(each) == 3 for each in found):
-            return tuple(tuple(each) for each in found)
-    return IMAGENET_STATISTICS
-
-
-def _network_shape(tensors, path):
-    kernel = tensors["patch_embed.proj.weight"]
-    if kernel.ndim != 4 or kernel.shape[1] != 3 or kernel.shape[2] != kernel.shape[3]:
-        raise InputError(
-            f"{path}: patch_embed.proj.weight has the shape {kernel.shape}, which is no square "
-            "patch of three channels."
-        )
-    blocks = [int(found[1]) for name in tensors if (found := re.match(r"blocks\.(\d+)\.", name))]
-    if not blocks:
-        raise InputError(f"{path} holds no blocks of a vision transformer.")
-    hidden = {
-        part: next((t.shape for name, t in tensors.items() if name.endswith(end)), (0, 0))
-        for part, end in (("in", ".mlp.fc1.weight"), ("out", ".mlp.fc2.weight"))
-    }
-    units = hidden["out"][-1] or hidden["in"][0]
-    return Shape(
-        patch=kernel.shape[2],
-        width=kernel.shape[0],
-        depth=1 + max(blocks),
-        hidden=units,
-        gated=hidden["in"][0] == 2 * units,
-        prefix=tuple(name for name in ("cls_token", "dist_token", "reg_token") if name in tensors),
-        # timm normalises pooled tokens instead where a head averages them.
-        final_norm="fc_norm.weight" not in tensors or "norm.weight" in tensors,
-    )
-
-
-def _check_tensors(tensors, shape, path):
-    """Refuse missing, unexpected and wrong-shaped tensors."""
-    expected = _expected(tensors, shape)
-    missing = [name for name in expected if name not in tensors]
-    unexpected = [name for name in tensors if name not in expected]
-    wrong = [
-        f"{name} is {tensors[name].shape}, not {expected[name]}"
-        for name in expected
-        if name in tensors and expected[name] and tensors[name].shape != expected[name]
-    ]
-    problems = {"missing": missing, "unexpected": unexpected, "of a wrong shape": wrong}
-    if any(problems.values()):
-        text = "; ".join(
-            f"{len(names)} {kind}, the first {names[0]}"
-            for kind, names in problems.items()
-            if names
-        )
-        raise InputError(f"{path} is not a whole vision transformer, in timm's names: {text}.")
-
-
-def _expected(tensors, shape):
-    """Return the name -> shape of every tensor; None where `_split_positions` checks the shape."""
-    width, inner = shape.width, shape.hidden * (2 if shape.gated else 1)
-    block = {
-        "norm1.weight": (width,),
-        "norm1.bias": (width,),
-        "attn.qkv.weight": (3 * width, width),
-        "attn.qkv.bias": (3 * width,),
-        "attn.proj.weight": (width, width),
-        "attn.proj.bias": (width,),
-        "ls1.gamma": (width,),
-        "norm2.weight": (width,),
-        "norm2.bias": (width,),
-        "mlp.fc1.weight": (inner, width),
-        "mlp.fc1.bias": (inner,),
-        "mlp.fc2.weight": (width, shape.hidden),
-        "mlp.fc2.bias": (width,),
-        "ls2.gamma": (width,),
-    }
-    # What no block has, the encoder does without.
-    absent = set()
-    for ends in (("attn.qkv.bias",), ("ls1.gamma", "ls2.gamma")):
-        if not any(name.endswith(ends) for name in tensors):
-            absent.update(ends)
-    expected = {"pos_embed": None, **dict.fromkeys(shape.prefix)}
-    expected["patch_embed.proj.weight"] = (width, 3, shape.patch, shape.patch)
-    expected["patch_embed.proj.bias"] = (width,)
-    for index in range(shape.depth):
-        for end, size in block.items():
-            if end not in absent:
-                expected[f"blocks.{index}.{end}"] = size
-    if shape.final_norm:
-        expected |= {"norm.weight": (width,), "norm.bias": (width,)}
-    return expected
 
 
 def _split_positions(encoder, trained_grid):

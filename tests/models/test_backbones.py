@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pcam_tf.errors import InputError
-from pcam_tf.models import backbones, classifier, weights
+from pcam_tf.models import backbones, classifier, encoders
 
 FEATURES = {
     "EfficientNetLite0": 1280,
@@ -20,7 +20,7 @@ FEATURES = {
 }
 SIDE = 32
 IMAGES = np.random.default_rng(0).uniform(0, 255, (2, SIDE, SIDE, 3)).astype("float32")
-MEAN, DEVIATION = (np.array(each) for each in weights.IMAGENET_STATISTICS)
+MEAN, DEVIATION = (np.array(each) for each in encoders.IMAGENET_STATISTICS)
 
 
 def scaled(name) -> np.ndarray:
@@ -43,7 +43,14 @@ def connected(name, weights) -> keras.Model:
 
 def test_the_registry_is_known_to_these_tests():
     # Transformers have tests of their own.
-    assert set(FEATURES) | {"CCT", "ViTTiny"} == set(backbones.BACKBONES)
+    assert set(FEATURES) | {
+        "CCT",
+        "DeiTTiny",
+        "DeiTSmall",
+        "ViTBase",
+        "DINOv2Small",
+        "SwinTiny",
+    } == set(backbones.BACKBONES)
 
 
 @pytest.mark.parametrize("name", FEATURES)

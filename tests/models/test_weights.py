@@ -11,7 +11,7 @@ from scipy.special import erf, softmax
 from tiny_encoder import GRID, HEADS, HIDDEN, PATCH, WIDTH, tensors_of
 
 from pcam_tf.errors import InputError
-from pcam_tf.models import backbones, weights
+from pcam_tf.models import backbones, encoders, weights
 
 SIDE = PATCH * GRID
 ENCODERS = Path(os.environ.get("PCAM_TF_ENCODERS", "no such folder"))
@@ -229,10 +229,10 @@ def test_a_classifier_sees_the_class_token_or_the_mean_of_tokens(
 
 def test_statistics_come_from_the_files_beside_the_encoder(tmp_path):
     path = torch_files.write_zipped(tmp_path / "x.pth", torch_files.arrays(tensors_of()))
-    assert weights.read_encoder(path).statistics == weights.IMAGENET_STATISTICS
+    assert encoders.read_encoder(path).statistics == encoders.IMAGENET_STATISTICS
     content = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(content), encoding="utf-8")
-    assert weights.read_encoder(path).statistics == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert encoders.read_encoder(path).statistics == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 
 
 @pytest.mark.parametrize("path", [None, "imagenet"])
