@@ -13,6 +13,8 @@ import numpy as np
 from pcam_tf.errors import InputError, missing_extra
 from pcam_tf.models import encoder_names, encoders
 
+# Of the four stages of Swin tiny; a head has 32 numbers of a token.
+SWIN_HEADS = [3, 6, 12, 24]
 # Path of a variable in keras-hub -> timm's name, tried in this order.
 _RENAMED = (
     (r"^(\w+_)?embeddings?/", ""),
@@ -137,9 +139,9 @@ def swin_tiny(
     else:
         network = kind(
             image_shape=shape,
-            embed_dim=96,
+            embed_dim=32 * SWIN_HEADS[0],
             depths=[2, 2, 6, 2],
-            num_heads=[3, 6, 12, 24],
+            num_heads=SWIN_HEADS,
             window_size=7,
             drop_path=stochastic_depth,
         )

@@ -68,7 +68,9 @@ def test_it_is_saved_loaded_and_exported(model, tmp_path):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_there_are_no_imagenet_weights(name):
-    with pytest.raises(InputError, match=f"{name} has no weights named imagenet: choose random"):
+    with pytest.raises(
+        InputError, match=f"{name} has no weights named imagenet: choose .*random weights"
+    ):
         backbones.connect(name, keras.Input((SIDE, SIDE, 3)), weights="imagenet")
 
 
