@@ -119,6 +119,10 @@ BREAKHIS_5 = dataclasses.replace(
     name="breakhis-5",
     classes=tuple(BREAKHIS.classes[index] for index in (1, 3, 4, 6, 7)),
 )
+# The classes of kaiko-ai/eva's benchmark: those with at least seven patients in the whole archive.
+BREAKHIS_4 = dataclasses.replace(
+    BREAKHIS, name="breakhis-4", classes=tuple(BREAKHIS.classes[index] for index in (1, 3, 4, 6))
+)
 BREAKHIS_MALIGNANT = dataclasses.replace(
     BREAKHIS, name="breakhis-malignant", classes=("benign", "malignant")
 )

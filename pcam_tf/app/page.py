@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from pcam_tf.app import findings, reviews, turns, views, visit_tables
+from pcam_tf.app import findings, reviews, slide_pages, turns, views, visit_tables
 from pcam_tf.app.findings import Reader
 from pcam_tf.app.private_files import PrivateFiles
 from pcam_tf.app.visit import Visit
@@ -40,9 +40,12 @@ class Page(NamedTuple):
     blocks: gr.Blocks
     handlers: Handlers
     environment: dict[str, str]  # of the process before the page was built
+    routers: list  # of the viewer, for `serve`
+    stop_jobs: Callable[[], None]
 
     def close(self) -> None:
         """End the server and delete the files of all visitors."""
+        self.stop_jobs()
         self.blocks.close()
         self.handlers.files.close()
         for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED"):
@@ -50,19 +53,23 @@ class Page(NamedTuple):
             os.environ.update({name: self.environment[name]} if name in self.environment else {})
 
 
-def build(reader: Reader, reviews_file: str | Path | None = None) -> Page:
+def build(
+    reader: Reader, reviews_file: str | Path | None = None, slides: str | Path | None = None
+) -> Page:
     """Build the page.
 
     Args:
         reader: the model, see `findings.load_reader`.
         reviews_file: a CSV to which visitors' reviews are added, see `reviews`.
+        slides: a folder of slides that visitors may open, see `slide_folder`.
 
     Returns:
         What `serve.serve` takes. Its endpoint "/predict" answers gradio_client.
 
     Raises:
         InputError: the file of reviews cannot be written, is something else, the model has more
-            than two classes, for which reviews cannot be kept yet, or its task states no scale.
+            than two classes, for which reviews cannot be kept yet, or its task states no scale; or
+            there is no folder of slides.
     """
     if reader.task.mpp is None:
         raise InputError(
@@ -73,6 +80,8 @@ def build(reader: Reader, reviews_file: str | Path | None = None) -> Page:
         raise InputError("reviews are kept for models of two classes only: leave out --reviews.")
     if reviews_file:
         reviews.check(reviews_file)
+    reader, model_turns = findings.with_explanations(reader), turns.Turns()
+    routers, stop_jobs = slide_pages.routers(reader, model_turns, slides)
     files, environment = PrivateFiles(), dict(os.environ)
     # gradio would report the start to its makers, and download what a request names by its URL.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -81,14 +90,14 @@ def build(reader: Reader, reviews_file: str | Path | None = None) -> Page:
     os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = "1000000000"
     os.environ["GRADIO_TEMP_DIR"] = str(files.uploads)
     processing_utils.async_ssrf_protected_download = _refuse_url
-    handlers = Handlers(findings.with_explanations(reader), files, reviews_file)
+    handlers = Handlers(reader, files, reviews_file, turns=model_turns)
     handlers.warm_up()
     with gr.Blocks(title="pcam_tf", analytics_enabled=False) as blocks:
-        parts = _layout(reader, handlers)
+        parts = _layout(reader, handlers, has_slides=slides is not None)
         _connect(parts, handlers)
         _add_endpoint(handlers)
         blocks.unload(handlers.leave)
-    return Page(blocks, handlers, environment)
+    return Page(blocks, handlers, environment, routers, stop_jobs)
 
 
 async def _refuse_url(url: str, *_, **__) -> str:
@@ -96,10 +105,12 @@ async def _refuse_url(url: str, *_, **__) -> str:
     raise gr.Error("Give a file, not an address.", print_exception=False)
 
 
-def _layout(reader, handlers):
+def _layout(reader, handlers, *, has_slides):
     """Lay the page out and return its parts by name."""
     gr.Markdown(views.RESEARCH_ONLY, elem_id="only")
     gr.Markdown(views.title(reader.task), elem_id="title")
+    if has_slides:
+        gr.Markdown("[Whole slides of this server](viewer/)")
     parts = {}
     with gr.Row():
         with gr.Column(scale=2, min_width=300):

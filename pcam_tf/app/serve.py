@@ -66,6 +66,7 @@ def serve(
         InputError: the port is taken.
     """
     # Not above: a wrong --auth is reported at once, without gradio.
+    import fastapi
     import gradio as gr
 
     blocks = page.blocks
@@ -97,6 +98,8 @@ def serve(
         )
     except OSError as error:
         raise InputError(f"cannot serve on {host}, port {port}: choose another --port.") from error
+    for router in page.routers:
+        blocks.app.include_router(router, dependencies=[fastapi.Depends(_signed_in(blocks.app))])
     if wait:
         # SIGTERM ends the process like Ctrl-C, so that visitors' pictures are deleted.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -106,3 +109,17 @@ def serve(
         finally:
             page.close()
     return address
+
+
+def _signed_in(app):
+    """Return what refuses a request of the viewer without the password, where one is needed."""
+    # Not above: see `serve`. FastAPI has to know the class by its name.
+    from fastapi import HTTPException
+    from starlette.requests import HTTPConnection
+
+    def check(request: HTTPConnection):
+        names = (f"access-token-{app.cookie_id}", f"access-token-unsecure-{app.cookie_id}")
+        if app.auth is not None and not any(request.cookies.get(n) in app.tokens for n in names):
+            raise HTTPException(401, "Log in first.")
+
+    return check

@@ -30,6 +30,14 @@ def app(
         Path | None,
         typer.Option(metavar="CSV", help="Append what reviewers accept and correct to this file."),
     ] = None,
+    slides: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Let visitors open and read the slides in this folder. Results are kept in "
+            "DIR/pcam_tf_results.",
+        ),
+    ] = None,
 ) -> None:
     """Serve the web page for pathologists."""
     from pcam_tf.app import serve
@@ -44,5 +52,5 @@ def app(
 
     from pcam_tf.app import findings, page
 
-    blocks = page.build(findings.load_reader(model, engine), reviews)
+    blocks = page.build(findings.load_reader(model, engine), reviews, slides)
     serve.serve(blocks, host=host, port=port, auth=user_and_password)

@@ -11,7 +11,10 @@ from pcam_tf.errors import InputError
 
 def subtypes(
     task: Annotated[
-        str, typer.Option(metavar="NAME", help="breakhis, breakhis-5 or breakhis-malignant.")
+        str,
+        typer.Option(
+            metavar="NAME", help="breakhis, breakhis-5, breakhis-4 or breakhis-malignant."
+        ),
     ] = "breakhis-5",
     data_dir: options.DataDir = None,
     method: Annotated[
@@ -19,10 +22,11 @@ def subtypes(
         typer.Option(metavar="NAME", help="Only these methods. Default: all frozen ones."),
     ] = None,
     folds: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            metavar="CSV",
-            help="Columns patient and fold: others' folds, such as the official ones.",
+            metavar="SPLIT",
+            help="Splits of others: eva, a folder with dsfold1.txt to dsfold5.txt, or a CSV with "
+            "patient and fold.",
         ),
     ] = None,
     run: Annotated[
@@ -34,7 +38,7 @@ def subtypes(
     from pcam_tf import data
     from pcam_tf.evaluation import reports
     from pcam_tf.files import check_outputs
-    from pcam_tf.studies import subtype_tables, subtypes
+    from pcam_tf.studies import subtype_folds, subtype_tables, subtypes
 
     described = subtypes.task_of(task)
     chosen = data.chosen_dir(data_dir)
@@ -44,12 +48,18 @@ def subtypes(
     check_outputs([run_dir / "study.json"])
     fields, table = subtypes.load(chosen, described)
     names = list(method or subtypes.methods())
-    tables = subtypes.study(described, fields, table, run_dir, names=names, folds_file=folds)
+    cut = subtype_folds.cut_cases(table, subtype_folds.published(table, folds)) if folds else []
+    tables = subtypes.study(described, fields, table, run_dir, names=names, published=folds)
     parts = [
         subtype_tables.summary_rows(tables),
-        subtype_tables.gap_rows(tables),
+        [] if folds else subtype_tables.gap_rows(tables),
         subtype_tables.magnification_rows(tables, names[-1]),
         subtype_tables.test_rows(tables, names[0]),
     ]
     texts = [reports.markdown_table(rows) for rows in parts if rows]
+    if cut:
+        texts.append(
+            f"Warning: the split cuts through {len(cut)} cases ({', '.join(cut)}): their fields "
+            "are on both sides, so the numbers are too high."
+        )
     return "\n\n".join([*texts, f"study {run_dir}"])

@@ -6,6 +6,7 @@ split of the fields ("by image") is predicted in the same way, to show how much 
 """
 
 import functools
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,13 +24,12 @@ from pcam_tf.errors import InputError, unknown
 from pcam_tf.evaluation import predictions_table
 from pcam_tf.files import write_json, written_whole
 from pcam_tf.models import classifier, field_models
-from pcam_tf.studies import field_features
-from pcam_tf.task import BREAKHIS, BREAKHIS_5, BREAKHIS_MALIGNANT, Task
-from pcam_tf.user_tables import read_csv_as_text
+from pcam_tf.studies import field_features, subtype_folds
+from pcam_tf.task import BREAKHIS, BREAKHIS_4, BREAKHIS_5, BREAKHIS_MALIGNANT, Task
 
-TASKS = {each.name: each for each in (BREAKHIS, BREAKHIS_5, BREAKHIS_MALIGNANT)}
+TASKS = {each.name: each for each in (BREAKHIS, BREAKHIS_5, BREAKHIS_4, BREAKHIS_MALIGNANT)}
 # As many folds as the rarest class has cases for: two of eight classes have two.
-FOLDS = {BREAKHIS.name: 2, BREAKHIS_5.name: 3, BREAKHIS_MALIGNANT.name: 5}
+FOLDS = {BREAKHIS.name: 2, BREAKHIS_5.name: 3, BREAKHIS_4.name: 3, BREAKHIS_MALIGNANT.name: 5}
 SEEDS = (0, 1, 2)
 SPLITS = {"case": "by case", "image": "random (leaky)"}
 INNER_FOLDS = 3
@@ -48,51 +48,6 @@ def task_of(name: str) -> Task:
     if name not in TASKS:
         raise unknown("task", name, TASKS)
     return TASKS[name]
-
-
-def folds(table: pd.DataFrame, count: int, seed: int, by: str = "case") -> np.ndarray:
-    """Return the fold of each field, int64 (n,), with about the same classes in each.
-
-    Args:
-        table: columns `label` and `group`.
-        count: number of folds.
-        seed: of the shuffle.
-        by: "case": a group lies in one fold. "image": fields are drawn one by one, which leaks.
-
-    Raises:
-        InputError: a class has fewer groups (or fields) than there are folds.
-    """
-    units = table["group"] if by == "case" else table.index.to_series()
-    fewest = units.groupby(table["label"]).nunique().min()
-    if fewest < count:
-        raise InputError(f"a class has {fewest} {by}s, fewer than the {count} folds.")
-    splitter = sklearn.model_selection.StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-    fold = np.empty(len(table), "int64")
-    parts = splitter.split(np.zeros(len(table)), table["label"], units)
-    for number, (_, rows) in enumerate(parts):
-        fold[rows] = number
-    return fold
-
-
-def given_folds(table: pd.DataFrame, path: str | Path) -> np.ndarray:
-    """Return the fold of each field from a CSV with `patient` and `fold`, such as official folds.
-
-    Raises:
-        InputError: a patient is missing, or twice in the file.
-    """
-    given = read_csv_as_text(path, ("patient", "fold"))
-    if not {"patient", "fold"} <= set(given) or given["patient"].duplicated().any():
-        raise InputError(f"{path} needs the columns patient and fold, each patient once.")
-    fold = table["patient"].map(given.set_index("patient")["fold"])
-    if fold.isna().any():
-        raise InputError(f"{path} lacks the patient {table['patient'][fold.isna()].iloc[0]!r}.")
-    return fold.astype("category").cat.codes.to_numpy("int64")
-
-
-def cut_cases(table: pd.DataFrame, fold: np.ndarray) -> list[str]:
-    """Return the cases whose fields lie in more than one fold."""
-    spread = pd.Series(fold).groupby(table["group"].to_numpy()).nunique()
-    return sorted(spread.index[spread > 1])
 
 
 def methods() -> dict[str, Callable[[Fields], list[np.ndarray]]]:
@@ -164,31 +119,34 @@ def _training(views, labels, rows):
 
 
 def fold_probabilities(
-    views: Sequence[np.ndarray], labels: np.ndarray, units: np.ndarray, fold: np.ndarray, seed: int
-) -> tuple[np.ndarray, list[float]]:
-    """Return the probabilities of each field by the classifier of its fold, and the strengths.
+    views: Sequence[np.ndarray],
+    labels: np.ndarray,
+    units: np.ndarray,
+    splits: Sequence[subtype_folds.Split],
+    seed: int,
+) -> tuple[list[np.ndarray], list[float]]:
+    """Return the probabilities of the fields that each split holds out, and the strengths.
 
     Args:
         views: arrays (n, features), the first of the fields as they are; all train.
         labels: (n,) indices of classes.
         units: (n,) what the inner folds may not cut: cases, or the fields themselves.
-        fold: (n,).
+        splits: rows that train and rows that are held out.
         seed: of the inner folds.
 
     Returns:
-        float64 (n, classes), and the chosen strength of each fold.
+        For each split float64 (held out, classes), and its chosen strength.
     """
-    probabilities = np.zeros((len(labels), labels.max() + 1))
-    chosen = []
+    probabilities, chosen = [], []
     # Threads of BLAS wait for each other far longer than these small products take.
     with threadpoolctl.threadpool_limits(1):
-        for number in np.unique(fold):
-            train, held_out = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
+        for train, held_out in splits:
             strength = _chosen_strength(views, labels, units, train, seed)
             projection, features, truth = _training(views, labels, train)
             model = _classifier(strength).fit(features, truth)
-            judged = projection(views[0][held_out])
-            probabilities[np.ix_(held_out, model.classes_)] = model.predict_proba(judged)
+            found = np.zeros((len(held_out), labels.max() + 1))
+            found[:, model.classes_] = model.predict_proba(projection(views[0][held_out]))
+            probabilities.append(found)
             chosen.append(strength)
     return probabilities, chosen
 
@@ -216,19 +174,31 @@ def _chosen_strength(views, labels, units, train, seed):
 
 
 def predictions(
-    table: pd.DataFrame, probabilities: np.ndarray, fold: np.ndarray, described: Task
+    table: pd.DataFrame,
+    probabilities: Sequence[np.ndarray],
+    splits: Sequence[subtype_folds.Split],
+    described: Task,
 ) -> pd.DataFrame:
-    """Return the predictions table of all folds, with `group`, `magnification` and `fold`."""
-    columns = described.probability_columns
-    values = probabilities[:, 1:] if described.is_binary else probabilities
-    return pd.concat(
+    """Return the predictions table of all splits, with `group`, `magnification` and `fold`.
+
+    Where a field is held out by several splits, the number of the split is put behind its id.
+    """
+    rows = np.concatenate([held_out for _, held_out in splits])
+    fold = np.repeat(range(len(splits)), [len(held_out) for _, held_out in splits])
+    values = np.concatenate(probabilities)
+    if described.is_binary:
+        values = values[:, 1:]
+    joined = pd.concat(
         [
-            table[["id", "label"]],
-            pd.DataFrame(values, columns=columns),
-            table[["group", "magnification"]].assign(fold=fold),
+            table.loc[rows, ["id", "label"]].reset_index(drop=True),
+            pd.DataFrame(values, columns=described.probability_columns),
+            table.loc[rows, ["group", "magnification"]].reset_index(drop=True).assign(fold=fold),
         ],
         axis=1,
     )
+    if joined["id"].duplicated().any():
+        joined["id"] += "@" + joined["fold"].astype(str)
+    return joined.iloc[np.argsort(rows, kind="stable")].reset_index(drop=True)
 
 
 def study(
@@ -240,47 +210,54 @@ def study(
     names: Sequence[str],
     seeds: Sequence[int] = SEEDS,
     count: int | None = None,
-    folds_file: str | Path | None = None,
+    published: str | Path | None = None,
 ) -> dict[tuple[str, str, int], pd.DataFrame]:
     """Predict all folds by all methods, by case and at random; what is there is only read.
 
     Writes `predictions-<method>-<case or image>-<seed>.csv` and `study.json` into `run_dir`.
 
+    Args:
+        described: the task.
+        fields: (height, width, 3) uint8, of any sizes.
+        table: see `load`.
+        run_dir: the folder of the study.
+        names: keys of `methods`.
+        seeds: of the folds.
+        count: number of folds; None for the task's.
+        published: splits of others instead, see `subtype_folds.published`; there is then no random
+            split, and one seed.
+
     Returns:
-        (method, "case" or "image", seed) -> predictions table of all fields.
+        (method, "case" or "image", seed) -> predictions table of all fields that are held out.
 
     Raises:
-        InputError: `run_dir` holds a study of another kind, or see `folds`.
+        InputError: `run_dir` holds a study of another kind, or see `subtype_folds`.
     """
-    run_dir = Path(run_dir)
-    count = count or FOLDS.get(described.name, INNER_FOLDS)
-    official = str(folds_file) if folds_file else None
-    kind = {"task": described.to_json(), "fields": len(table)}
-    _check_same_study(run_dir, kind | {"folds": count, "given_folds": official})
-    known = methods()
-    found = {}
+    run_dir, known = Path(run_dir), methods()
     for name in names:
         if name not in known:
             raise unknown("method", name, known)
-        views = None
-        for by in SPLITS:
-            for seed in [None] if official and by == "case" else seeds:
-                path = run_dir / f"predictions-{slug(name)}-{by}-{seed or 0}.csv"
-                if not path.is_file():
-                    views = known[name](fields) if views is None else views
-                    fold = (
-                        given_folds(table, official)
-                        if seed is None
-                        else folds(table, count, seed, by)
+    count = count or FOLDS.get(described.name, INNER_FOLDS)
+    given = None if published is None else subtype_folds.published(table, published)
+    kind = {"task": described.to_json(), "fields": len(table)}
+    source = None if published is None else str(published)
+    _check_same_study(run_dir, kind | {"folds": count, "given_folds": source})
+    found = {}
+    for name in names:
+        views = functools.cache(functools.partial(known[name], fields))
+        for by, seed in [("case", 0)] if given else itertools.product(SPLITS, seeds):
+            path = run_dir / f"predictions-{slug(name)}-{by}-{seed}.csv"
+            if not path.is_file():
+                fold = None if given else subtype_folds.folds(table, count, seed, by)
+                splits = given or subtype_folds.splits_of(fold)
+                units = (table["group"] if by == "case" else table["id"]).to_numpy()
+                labels = table["label"].to_numpy()
+                values, _ = fold_probabilities(views(), labels, units, splits, seed)
+                with written_whole(path) as temporary:
+                    predictions(table, values, splits, described).to_csv(
+                        temporary, index=False, float_format="%.6f"
                     )
-                    units = (table["group"] if by == "case" else table["id"]).to_numpy()
-                    labels = table["label"].to_numpy()
-                    values, _ = fold_probabilities(views, labels, units, fold, seed or 0)
-                    with written_whole(path) as temporary:
-                        predictions(table, values, fold, described).to_csv(
-                            temporary, index=False, float_format="%.6f"
-                        )
-                found[name, by, seed or 0] = read(path)
+            found[name, by, seed] = read(path)
     return found
 
 

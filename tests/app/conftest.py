@@ -2,21 +2,24 @@
 
 import contextlib
 import shutil
+import threading
+import time
 
 import pytest
+import uvicorn
+from small_slide import PLAN
 
-from pcam_tf.synthetic import slide_files, slide_plan
+from pcam_tf.synthetic import slide_files
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-SLIDE_PLAN = slide_plan.plan_slide(640, radii_px=(90, 60))
 
 
 @pytest.fixture(scope="session")
 def slide_file(tmp_path_factory):
     """Return a synthetic slide, 640×640 px at 0.972 microns per pixel, in a folder of its own."""
     pytest.importorskip("imagecodecs")
-    return slide_files.write_slide(SLIDE_PLAN, tmp_path_factory.mktemp("slides") / "a <b>.tif")
+    return slide_files.write_slide(PLAN, tmp_path_factory.mktemp("slides") / "a <b>.tif")
 
 
 @pytest.fixture(scope="session")
@@ -50,3 +53,23 @@ def open_tab(browser):
     with contexts:
         yield open_tab
     assert watched == []
+
+
+@pytest.fixture(scope="module")
+def served_at():
+    """Return a function that serves an application on this machine, and returns its address."""
+    running = []
+
+    def served_at(app):
+        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+        thread = threading.Thread(target=server.run)
+        running.append((server, thread))
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        return f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+
+    yield served_at
+    for server, thread in running:
+        server.should_exit = True
+        thread.join()

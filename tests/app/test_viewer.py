@@ -1,36 +1,16 @@
 import contextlib
 import json
-import threading
-import time
 
 import fastapi
 import numpy as np
 import pytest
-import uvicorn
-from conftest import SLIDE_PLAN
 from fastapi.testclient import TestClient
+from small_slide import MODEL, heat_of_truth
 
 from pcam_tf.app import areas, findings, viewed, viewer
-from pcam_tf.app.findings import Point
 from pcam_tf.errors import InputError
 from pcam_tf.slides import grid, reader
 from pcam_tf.task import PCAM
-
-POINTS = {
-    "Balanced": Point(0.4, "rates of one", 0.5),
-    "Few false alarms": Point(0.7, "of two", 0.8),
-}
-MODEL = findings.Reader(None, None, PCAM, "model", 1.0, POINTS)
-
-
-def heat_of_truth(slide):
-    """Return a grid and probabilities by how deep in the tumour a cell lies, (rows, columns, 2)."""
-    cells = grid.grid_over(slide.size, slide.mpp, PCAM.centre_px * PCAM.mpp)
-    x, y = np.moveaxis(cells.centres_um() / PCAM.mpp, -1, 0)
-    depth = np.max([each.depth(y, x) for each in SLIDE_PLAN.islands], axis=0)
-    is_tissue = np.max([each.depth(y, x) for each in SLIDE_PLAN.tissue], axis=0) > 0
-    heat = np.where(is_tissue, 1 / (1 + np.exp(-depth / 20)), np.nan)
-    return cells, np.stack([1 - heat, heat], axis=-1).astype("float32")
 
 
 @pytest.fixture(scope="module")
@@ -64,17 +44,9 @@ def client(app):
 
 
 @pytest.fixture(scope="module")
-def address(app):
+def address(app, served_at):
     """Return the address of the viewer's page, served on this machine."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield f"http://127.0.0.1:{port}/viewer/one"
-    server.should_exit = True
-    thread.join()
+    return f"{served_at(app)}/viewer/one"
 
 
 def test_areas_are_what_touches_the_most_probable_first():

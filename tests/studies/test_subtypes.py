@@ -1,4 +1,4 @@
-"""Folds that share no case, and a tiny study of drawn subtypes."""
+"""Tables of a study and a tiny study of drawn subtypes."""
 
 import numpy as np
 import pandas as pd
@@ -25,34 +25,12 @@ def table_of(cases=6, fields=4, classes=3):
     return pd.DataFrame(rows)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_folds_share_no_case_and_hold_every_class(seed):
-    table = table_of()
-    fold = subtypes.folds(table, 3, seed)
-    assert subtypes.cut_cases(table, fold) == []
-    assert all(table["label"][fold == number].nunique() == 3 for number in range(3))
-    assert np.array_equal(fold, subtypes.folds(table, 3, seed))
-    assert subtypes.cut_cases(table, subtypes.folds(table, 3, seed, by="image"))
-    with pytest.raises(InputError, match="a class has 6 cases, fewer than the 7 folds"):
-        subtypes.folds(table, 7, seed)
-
-
-def test_folds_of_others_are_read_by_patient(tmp_path):
-    table = table_of(cases=2)
-    given = table[["patient"]].drop_duplicates().assign(fold=[1, 2] * 3)
-    given.to_csv(tmp_path / "folds.csv", index=False)
-    fold = subtypes.given_folds(table, tmp_path / "folds.csv")
-    assert fold.tolist() == [0, 0, 0, 0, 1, 1, 1, 1] * 3
-    given.iloc[1:].to_csv(tmp_path / "folds.csv", index=False)
-    with pytest.raises(InputError, match="lacks the patient '0-0AB'"):
-        subtypes.given_folds(table, tmp_path / "folds.csv")
-
-
 def test_ids_and_groups_of_stored_predictions_stay_texts(tmp_path):
     table = table_of(cases=2).assign(id=lambda rows: "0" + rows["id"])
     table.loc[0, ["id", "group"]] = ["NA", "007"]
-    values = np.full((len(table), 3), 1 / 3)
-    stored = subtypes.predictions(table, values, np.zeros(len(table), int), drawn_task(3))
+    rows = np.arange(len(table))
+    values = [np.full((len(table), 3), 1 / 3)]
+    stored = subtypes.predictions(table, values, [(rows[:0], rows)], drawn_task(3))
     stored.to_csv(tmp_path / "table.csv", index=False)
     read = subtypes.read(tmp_path / "table.csv")
     assert (read.loc[0, "id"], read.loc[0, "group"]) == ("NA", "007")
