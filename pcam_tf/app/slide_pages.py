@@ -8,7 +8,7 @@ from typing import Annotated
 import fastapi
 from fastapi.responses import JSONResponse, Response
 
-from pcam_tf.app import viewer
+from pcam_tf.app import answers, viewer
 from pcam_tf.app.findings import Reader
 from pcam_tf.app.jobs import EngineInTurns, Job, Jobs
 from pcam_tf.app.slide_folder import SlideFolder
@@ -71,7 +71,7 @@ class SlidePages:
         ):
             router.add_api_route(
                 path, answer, methods=[method], response_class=Response,
-                dependencies=[fastapi.Depends(_refuse_other_sites)],
+                dependencies=[fastapi.Depends(answers.refuse_other_sites)],
             )  # fmt: skip
         return router
 
@@ -79,7 +79,7 @@ class SlidePages:
         """Return the page that lists the slides."""
         entries = [self._entry(key, path) for key, path in self.slides.files().items()]
         scales = {power: _UM_AT_1 / power for power in _POWERS}
-        return viewer.rendered("slides.html", entries=entries, scales=scales)
+        return answers.rendered("slides.html", entries=entries, scales=scales)
 
     def states(self):
         """Return how each slide stands."""
@@ -133,16 +133,10 @@ class SlidePages:
 
     def set_scale(self, key: str, mpp: Annotated[float, fastapi.Body(embed=True)]):
         """Keep the scale of a slide whose file states none."""
-        viewer.or_refused(lambda: self.slides.set_scale(key, mpp))
+        answers.or_refused(lambda: self.slides.set_scale(key, mpp))
         return JSONResponse({"mpp": mpp})
 
     def cancel(self, key: str):
         """Stop the reading of a slide."""
         self.jobs.cancel(key)
         return JSONResponse({"state": "cancelled"})
-
-
-def _refuse_other_sites(request: fastapi.Request):
-    """Refuse what a page of another site makes a browser send."""
-    if request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
-        raise fastapi.HTTPException(403, "This was sent from another site.")

@@ -9,30 +9,26 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import bokeh
 import fastapi
-import jinja2
-import matplotlib as mpl
 import numpy as np
-from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, Response
 
-from pcam_tf.app import areas, tiles, viewed, viewer_figure, views
+from pcam_tf.app import areas, tiles, viewed, viewer_downloads, viewer_figure
+from pcam_tf.app.answers import or_refused, rendered
 from pcam_tf.app.findings import Reader
 from pcam_tf.app.viewed import Viewed
-from pcam_tf.errors import InputError
 
 PREFIX = "/viewer"
 _BOKEH = Path(bokeh.__file__).parent / "server" / "static" / "js" / "bokeh.min.js"
 _FILES = ("viewer_page.js", "viewer_picture.js", "viewer_page.css", "slides.js")
 _STATIC = Path(__file__).parent / "static"
-_OVERVIEW_PX = 2048
+_OVERVIEW_PX = 1024
 _POWERS = (2.5, 5, 10, 20, 40)  # fixed magnifications; 40× is 0.25 microns a pixel
 _MOST_AREAS = 500  # that are listed
 _MOST_LINES = 100_000  # of outlines
 _MOST_PLACES = 500  # whose explanations are kept
-_COLOURS = "viridis"  # light is probable; stands out from pink and violet, for all colour vision
 _HOUR = {"Cache-Control": "private, max-age=3600"}
 _NOTHING = bytes.fromhex(  # a PNG of one transparent pixel
     "89504e470d0a1a0a0000000d4948445200000001000000010804000000b51c0c02"
@@ -71,6 +67,7 @@ class Viewer:
             ("/{key}/places/{row}/{column}.json", self.place),
         ):
             router.add_api_route(path, answer, methods=["GET"], response_class=Response)
+        viewer_downloads.add_routes(router, self)
         return router
 
     def viewed(self, key: str) -> Viewed:
@@ -112,7 +109,7 @@ class Viewer:
             "height_um": found.slide.size[1] * found.slide.mpp,
             "mpp": found.slide.mpp,
             "grid": found.grid and dataclasses.asdict(found.grid),
-            "colours": palette(),
+            "colours": viewer_figure.palette(),
             "classes": list(task.classes),
             "thresholds": {name: point.of_cells.threshold
                            for name, point in self.reader.points.items()},
@@ -157,6 +154,10 @@ class Viewer:
 
     def place(self, key: str, row: int, column: int, index: int):
         """Return a place closely: its probability and why."""
+        return JSONResponse(self.place_of(key, row, column, index))
+
+    def place_of(self, key: str, row: int, column: int, index: int) -> dict:
+        """Return what `viewed.place` returns, in its turn at the model; the last ones are kept."""
         found, asked = self.viewed(key), (key, row, column, index)
         or_refused(lambda: found.heat(index))
         with self._lock:
@@ -168,29 +169,13 @@ class Viewer:
                 self._places[asked] = answer
                 while len(self._places) > _MOST_PLACES:
                     self._places.pop(next(iter(self._places)))
-        return JSONResponse(answer)
+        return answer
 
     def forget(self, key: str) -> None:
         """Drop all that is kept of a slide."""
         self.cache.forget(key)
         with self._lock:
             self._places = {asked: kept for asked, kept in self._places.items() if asked[0] != key}
-
-
-def rendered(template: str, **values) -> HTMLResponse:
-    """Return a page from a template of `static/`; every value is escaped."""
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    text = environment.from_string(views.static_text(template))
-    return HTMLResponse(text.render(research_only=views.RESEARCH_ONLY, **values))
-
-
-def or_refused(work: Callable[[], Any]) -> Any:
-    """Return what work returns; what the user can mend is answered by one line and 400."""
-    try:
-        return work()
-    except InputError as error:
-        text = str(error)
-        raise fastapi.HTTPException(400, text[0].upper() + text[1:]) from error
 
 
 def _shown_classes(task):
@@ -202,11 +187,3 @@ def _first_threshold(reader):
     """Return the threshold of the first setting, or an even chance."""
     threshold = next(iter(reader.points.values())).of_cells.threshold
     return 0.5 if threshold is None else threshold
-
-
-def palette() -> list[str]:
-    """Return the colours of probabilities from 0 to 1, transparent at 0, as #rrggbbaa."""
-    shares = np.linspace(0, 1, 256)
-    colours = mpl.colormaps[_COLOURS](shares)
-    colours[:, 3] = np.clip(shares * 1.6, 0.12, 1)
-    return [mpl.colors.to_hex(each, keep_alpha=True) for each in colours]

@@ -4,6 +4,7 @@ Coordinates are microns from the slide's top left: x to the right, y upwards, so
 `static/viewer.js` moves and fills what is named here; the numbers come from `viewer`.
 """
 
+import matplotlib as mpl
 import numpy as np
 from bokeh.document import Document
 from bokeh.embed.util import standalone_docs_json
@@ -25,6 +26,7 @@ from pcam_tf.slides import reader
 from pcam_tf.slides.grid import Grid
 
 _TILE_UNITS = tiles.TILE_PX // 2  # half as many as there are pixels, so that Bokeh never enlarges
+COLOURS = "viridis"  # light is probable; stands out from pink and violet, for all colour vision
 _CHOSEN, _SEEN = "#000000", "#ffffff"
 _OUTLINE = "#111111"
 
@@ -118,3 +120,11 @@ def _scale_bar(x_range):
         range=x_range, unit="µm", dimensional=MetricLength(), location="bottom_left",
         bar_length=0.15, background_fill_alpha=0.85, label_text_font_size="14px", bar_line_width=3,
     )  # fmt: skip
+
+
+def palette() -> list[str]:
+    """Return the colours of probabilities from 0 to 1, nearly transparent at 0, as #rrggbbaa."""
+    shares = np.linspace(0, 1, 256)
+    colours = mpl.colormaps[COLOURS](shares)
+    colours[:, 3] = np.clip(shares * 1.6, 0.12, 1)
+    return [mpl.colors.to_hex(each, keep_alpha=True) for each in colours]

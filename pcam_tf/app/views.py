@@ -283,14 +283,18 @@ def _rows(reader, state, point, setting):
         said = review_sentence(reader, patch.review) if patch.review else ""
         parts = (call, probability, said)
         rows.append((patch.name, " ".join(filter(None, parts))))
-    time = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     return [
         *rows,
         ("Setting", f"{setting}: {rule}"),
         ("Error rates", point.meaning),
         ("Model", reader.name),
-        ("Date", time),
+        ("Date", now()),
     ]
+
+
+def now() -> str:
+    """Return date and time, with the zone."""
+    return datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
 
 
 def report(

@@ -2,6 +2,7 @@
 import {openPicture} from './viewer_picture.js';
 
 const PER_POWER = 10; // microns a pixel at 1×
+const MOST_PLACES = 60; // in a report
 const DOUBLE_MS = 230; // a second click within it zooms
 const find = (id) => document.getElementById(id);
 const key = document.body.dataset.key, stored = `viewer ${key}`;
@@ -225,6 +226,32 @@ function changed({target}) {
   clearTimeout(later);
   later = setTimeout(() => { loadAreas(); keep(); }, 60);
 }
+
+// Save.
+const looked = () => ({index: index(), threshold: threshold(), outlines: find('outlines').checked,
+  opacity: find('heat').checked ? Number(find('opacity').value) / 100 : 0,
+  only_above: find('above').checked});
+function addressOf(name) {
+  const [left, top, right, bottom] = picture.box();
+  const part = {left, top, right, bottom, width_px: Math.round((right - left) / picture.scale())};
+  const query = new URLSearchParams({...looked(), ...(name === 'picture.png' ? part : {})});
+  return `${key}/${name}?${query}`;
+}
+async function saveReport() {
+  const setting = document.querySelector('[name=setting]:checked')?.value ?? '';
+  const places = state.seen.slice(-MOST_PLACES).map(({row, column}) => [row, column]);
+  const reply = await fetch(`${key}/report.html`, {method: 'POST',
+    headers: {'Content-Type': 'application/json'}, body: JSON.stringify({...looked(), setting, places})});
+  if (!reply.ok) return answer([['p', 'The report could not be made: try again.', 'notice']]);
+  const name = /filename="(.*)"/.exec(reply.headers.get('Content-Disposition'))[1];
+  const href = URL.createObjectURL(await reply.blob());
+  Object.assign(document.createElement('a'), {href, download: name}).click();
+  return setTimeout(() => URL.revokeObjectURL(href), 10000);
+}
+find('save')?.addEventListener('click', ({target}) => {
+  if (target.dataset.save) target.href = addressOf(target.dataset.save);
+  if (target.id === 'report') saveReport();
+});
 
 // Keys.
 const powers = [...document.querySelectorAll('[data-power]')].map((each) => each.dataset.power);

@@ -55,6 +55,7 @@ function camera(plot, {width_um: width, height_um: height}) {
   limit();
   return {
     scale, centre, show,
+    box: () => [across.start, -up.end, across.end, -up.start],
     fit: () => show(width / 2, height / 2, fitting() * 1.02),
     zoom: (factor, at = centre()) => {
       const [x, y] = centre(), to = Math.max(scale() / factor, FINEST), kept = to / scale();

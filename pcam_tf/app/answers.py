@@ -1,0 +1,33 @@
+"""How the viewer's routes answer: pages from templates, and refusals in one line."""
+
+from collections.abc import Callable
+from typing import Any
+
+import fastapi
+import jinja2
+from fastapi.responses import HTMLResponse
+
+from pcam_tf.app import views
+from pcam_tf.errors import InputError
+
+
+def rendered(template: str, **values) -> HTMLResponse:
+    """Return a page from a template of `static/`; every value is escaped."""
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    text = environment.from_string(views.static_text(template))
+    return HTMLResponse(text.render(research_only=views.RESEARCH_ONLY, **values))
+
+
+def or_refused(work: Callable[[], Any]) -> Any:
+    """Return what work returns; what the user can mend is answered by one line and 400."""
+    try:
+        return work()
+    except InputError as error:
+        text = str(error)
+        raise fastapi.HTTPException(400, text[0].upper() + text[1:]) from error
+
+
+def refuse_other_sites(request: fastapi.Request) -> None:
+    """Refuse what a page of another site makes a browser send."""
+    if request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+        raise fastapi.HTTPException(403, "This was sent from another site.")
