@@ -233,9 +233,9 @@ def connect(
 
 
 def _resized(patches, multiple):
-    """Return patches whose side is a multiple of `multiple`: the next one."""
+    """Return patches whose side is a multiple of `multiple`: the next one; fields have no side."""
     side = patches.shape[1]
-    if side % multiple == 0:
+    if side is None or side % multiple == 0:
         return patches
     side = -(-side // multiple) * multiple
     return keras.layers.Resizing(side, side, name="resize_to_tokens")(patches)
