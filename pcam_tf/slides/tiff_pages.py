@@ -1,6 +1,7 @@
 """TIFF slides that OpenSlide does not read whole: OME-TIFF with its levels, TIFF without tiles."""
 
 import collections
+import contextlib
 import logging
 import threading
 from pathlib import Path
@@ -13,12 +14,14 @@ from pcam_tf.files import printable
 
 _CACHED_BYTES = 128_000_000  # of decoded tiles and strips
 _SAMPLES = (1, 3, 4)
+# What tifffile says of a file that ends before its last level.
+_MISSING = ("invalid page offset", "corrupted")
 
 
 def is_ome(path: Path) -> bool:
     """Return whether a TIFF file is an OME-TIFF; False for a damaged one."""
     try:
-        with _tiff_file(path) as file:
+        with _complaints(), _tiff_file(path) as file:
             return bool(file.is_ome)
     except Exception:  # damaged: of any kind
         return False
@@ -28,8 +31,20 @@ def _tiff_file(path):
     # Not above: only TIFF files need it.
     import tifffile
 
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     return tifffile.TiffFile(path)
+
+
+@contextlib.contextmanager
+def _complaints():
+    """Yield what tifffile says of a file instead of raising, as it says it."""
+    said, log, handler = [], logging.getLogger("tifffile"), logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    log.addHandler(handler)
+    log.propagate = False  # from now on: the user is told in one line
+    try:
+        yield said
+    finally:
+        log.removeHandler(handler)
 
 
 def opened_pages(path: Path) -> dict:
@@ -38,13 +53,20 @@ def opened_pages(path: Path) -> dict:
     Raises:
         InputError: a damaged file, or one whose pixels are no RGB or grey of 8 bits.
     """
-    name = printable(path)
+    with _complaints() as said:
+        return _opened(path, printable(path), said)
+
+
+def _opened(path, name, said):
     try:
         file = _tiff_file(path)
     except Exception as error:  # damaged: of any kind
         raise InputError(f"{name} is damaged or not whole ({first_line(error)}).") from error
     try:
         pages = [_page_of(level) for level in file.series[0].levels]
+        missing = [each for each in said if any(sign in each for sign in _MISSING)]
+        if missing:
+            raise ValueError(f"a level is missing: {missing[0].split('> ')[-1]}")
         first = pages[0]
         pages = [page for page in pages if page.dtype == first.dtype]
         _refuse(name, first)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import scanner_files
 from PIL import Image
 
 from pcam_tf.errors import InputError
@@ -33,6 +34,31 @@ def test_every_kind_shows_the_same_window_at_the_task_s_scale(
     ]
     assert moved[0] < 6
     assert min(moved[1:]) > moved[0] + 2, "shifted"
+
+
+SCANNERS = [
+    (scanner_files.write_dicom, "slide.dcm", "dicom", 1, (0, 0)),
+    (scanner_files.write_philips, "slide.tiff", "philips", 2, (0, 0)),
+    (scanner_files.write_leica, "slide.scn", "leica", 2, scanner_files.LEICA_OFFSET),
+]
+
+
+@pytest.mark.parametrize(
+    ("write", "name", "kind", "levels", "origin"), SCANNERS, ids=[each[2] for each in SCANNERS]
+)
+def test_files_of_scanners_show_what_was_scanned(
+    tmp_path, drawing, write, name, kind, levels, origin
+):
+    write(tmp_path / name, drawing[:, :600], 0.5)
+    with reader.opened(tmp_path / name) as slide:
+        assert (slide.backend.format, len(slide.backend.sizes)) == (kind, levels)
+        assert (slide.size, slide.backend.origin) == ((600, 640), origin)
+        assert slide.mpp == pytest.approx(0.5, rel=1e-3)
+        pixels = slide.pixels(0, 150, 200, 256, 256)
+        half = slide.window(75, 100, 128, 128, 1.0)
+    assert np.abs(pixels.astype(int) - drawing[200:456, 150:406]).mean() < 4
+    expected = np.asarray(Image.fromarray(drawing).reduce(2))[100:228, 75:203]
+    assert np.abs(half.astype(int) - expected).mean() < 6
 
 
 def test_windows_fit_together_and_are_mirrored_beyond_the_border(slide_file):
@@ -166,6 +192,17 @@ def test_bad_files_are_refused_in_one_line(tmp_path, slide_file, name, make, mes
     with pytest.raises(InputError, match=message) as error:
         reader.open_slide(tmp_path / name, 0.5)
     assert "\n" not in str(error.value)
+
+
+def test_a_file_that_ends_before_its_last_level_is_refused(tmp_path, slide_file):
+    import tifffile
+
+    source = slide_file(kind="tiff", mpp=0.25)
+    with tifffile.TiffFile(source) as file:
+        end = file.pages[1].offset
+    (tmp_path / "short.tif").write_bytes(source.read_bytes()[:end])
+    with pytest.raises(InputError, match=r"short\.tif is damaged .*a level is missing"):
+        reader.open_slide(tmp_path / "short.tif")
 
 
 @pytest.mark.parametrize("mpp", [0, -1, 300, float("nan")])

@@ -61,6 +61,19 @@ def test_cells_lie_where_the_tissue_is(slide_file, drawing, tmp_path, options):
     np.testing.assert_allclose(table["y_px"] * options["mpp"], table["y_um"], atol=0.02)
 
 
+def test_cells_lie_where_they_do_beyond_the_bounds_of_the_scan(drawing, tmp_path):
+    pytest.importorskip("imagecodecs")
+    from scanner_files import write_leica
+
+    write_leica(tmp_path / "slide.scn", drawing, 1.0)
+    inside = run(tmp_path / "slide.scn", tmp_path / "leica").probabilities
+    Image.fromarray(drawing).save(tmp_path / "slide.png")
+    expected = run(tmp_path / "slide.png", tmp_path / "png", mpp=1.0).probabilities
+    both = ~(np.isnan(inside) | np.isnan(expected))
+    assert both.mean() > 0.3
+    np.testing.assert_allclose(inside[both], expected[both], atol=0.03)
+
+
 def test_a_killed_run_goes_on_to_the_same_bytes(slide_file, tmp_path):
     path = slide_file(kind="tiff", mpp=0.4961)
     engine = fake_engines.CentreEngine()
