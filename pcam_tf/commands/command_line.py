@@ -41,6 +41,7 @@ COMMANDS = (
     evaluation.errors,
     studies.robustness,
     studies.novelty,
+    studies.normalization,
     studies.protocols,
     subtypes.subtypes,
     slides.slide,

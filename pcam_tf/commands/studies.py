@@ -112,3 +112,27 @@ def protocols(
     protocols.study(recipe, source, run_dir, protocols.conditions_of(preset))
     table = reports.markdown_table(protocols.summary_rows(protocols.results(run_dir)))
     return f"{table}\nstudy {run_dir}"
+
+
+def normalization(
+    data_dir: options.DataDir = None,
+    patches: Annotated[int, typer.Option(min=64, metavar="N", help="Patches of training.")] = 4000,
+    run: Annotated[
+        Path,
+        typer.Option(metavar="DIR", help="The folder of the study, which keeps the features."),
+    ] = Path("runs/normalization"),
+) -> str:
+    """Measure whether stain normalisation helps, and stain augmentation, and both."""
+    from pcam_tf import data
+    from pcam_tf.evaluation import reports
+    from pcam_tf.files import check_outputs
+    from pcam_tf.studies import normalization
+    from pcam_tf.training import recipes
+
+    source = options.open_source(data_dir)
+    options.refuse_more_classes(data.task_of(source))
+    check_outputs([run / "settings.json"], options.input_files(source=source))
+    settings = normalization.Settings(recipes.preset("cpu"), patches=patches)
+    found = normalization.study(source, run, settings)
+    table = reports.markdown_table(normalization.summary_rows(*found))
+    return f"{table}\nstudy {run}"

@@ -3,7 +3,7 @@ import json
 import pandas as pd
 from command_runner import run
 
-from pcam_tf.studies import robustness
+from pcam_tf.studies import normalization, robustness
 
 
 def test_robustness_compares_two_models(prepared, model_file, tmp_path, capsys, monkeypatch):
@@ -21,3 +21,16 @@ def test_audit(prepared, tmp_path, capsys):
     assert run("audit", "--data-dir", prepared, "--output", tmp_path / "audit.json") == 0
     assert json.loads((tmp_path / "audit.json").read_text())["splits"]["test"]["patches"] == 64
     assert "test" in capsys.readouterr().out
+
+
+def test_normalization_compares_four_conditions(prepared, tmp_path, capsys, monkeypatch):
+    class Colours:
+        def predict_on_batch(self, patches):
+            return patches.reshape(len(patches), -1, 3).mean(axis=1)
+
+    monkeypatch.setattr(normalization, "_extractor", lambda recipe, patches: Colours())
+    words = ["normalization", "--data-dir", prepared, "--patches", 64, "--run", tmp_path / "study"]
+    assert run(*words) == 0
+    printed = capsys.readouterr().out
+    assert "| unchanged " in printed and "| mean under shift" in printed
+    assert (tmp_path / "study/settings.json").is_file()
