@@ -16,6 +16,8 @@ from pcam_tf.errors import InputError
 from pcam_tf.task import Task
 
 log = logging.getLogger(__name__)
+# Weights that are no file.
+RANDOM = "random"
 
 DataDir = Annotated[
     str | None,

@@ -36,8 +36,6 @@ FrozenOnly = Annotated[
         "--frozen-only", help="Train the head on the features of the backbone, and end there."
     ),
 ]
-# Not the name of a file.
-RANDOM = "random"
 Seed = Annotated[int | None, typer.Option(metavar="NUMBER", help="The random seed. Default: 0.")]
 Prevalence = Annotated[
     float | None,
@@ -89,7 +87,7 @@ def train(
         raise InputError(f"the preset {preset} has no frozen phase: leave out --frozen-only.")
     run_dir = run or Path("runs") / recipe.preset
     written = [run_dir / name for name in ("recipe.json", "model.keras", "model-frozen.keras")]
-    check_outputs(written, [weights] if weights not in (None, RANDOM) else [])
+    check_outputs(written, [weights] if weights not in (None, options.RANDOM) else [])
     # First of all: TensorFlow accepts no other devices after its first computation.
     devices_together = devices.open_strategy(strategy)
     source = _source(options.open_source(data_dir), prevalence, add or (), recipe.seed)
@@ -131,7 +129,7 @@ def _recipe(preset, backbone, weights, frozen_only, seed):
 
     given = {"backbone": backbone, "weights": weights, "seed": seed}
     replaced = {name: value for name, value in given.items() if value is not None}
-    if weights == RANDOM:
+    if weights == options.RANDOM:
         # A head on features of random weights teaches nothing, but as a baseline.
         replaced |= {"weights": None} | ({} if frozen_only else {"frozen_epochs": 0})
     if frozen_only:

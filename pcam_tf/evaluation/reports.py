@@ -16,7 +16,7 @@ from pcam_tf.evaluation import (
 )
 from pcam_tf.files import write_json
 from pcam_tf.models import model_files
-from pcam_tf.task import PCAM
+from pcam_tf.task import PCAM, Task
 
 MAIN_OPERATING_POINT = "youden"
 # What prediction.predict_run calls the tables of each phase, and the models that they are of.
@@ -55,14 +55,7 @@ def report_run(run_dir: str | Path) -> dict[str, dict]:
             continue
         validation = predictions_table.read_predictions(run_dir / f"{name}-validation.csv")
         test = predictions_table.read_predictions(run_dir / f"{name}-test.csv")
-        content = {
-            "split": "test",
-            **table_reports.report(
-                test, validation=validation, classes=task.classes, group=task.group
-            ),
-        }
-        content["validation_auc"] = _validation_auc(validation)
-        content["validation_patches"] = len(validation)
+        content = report_on_test(test, validation, task)
         if (run_dir / RUN_MODELS[phase]).is_file():
             content["model_sha256"] = model_files.digest(run_dir / RUN_MODELS[phase])
         one_view = run_dir / f"{name}-one-view-validation.csv"
@@ -71,6 +64,22 @@ def report_run(run_dir: str | Path) -> dict[str, dict]:
         reports[phase] = content
     write_json(run_dir / "report.json", reports)
     return reports
+
+
+def report_on_test(test: pd.DataFrame, validation: pd.DataFrame, task: Task) -> dict:
+    """Return the report on a model's test table as `summary_rows` takes it.
+
+    Operating points are chosen on the table of the validation split.
+    """
+    content = table_reports.report(
+        test, validation=validation, classes=task.classes, group=task.group
+    )
+    return {
+        "split": "test",
+        **content,
+        "validation_auc": _validation_auc(validation),
+        "validation_patches": len(validation),
+    }
 
 
 def report_on_views(validation: pd.DataFrame, one_view: pd.DataFrame) -> dict:

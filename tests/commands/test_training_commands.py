@@ -63,6 +63,28 @@ def encoder(tmp_path):
     return ["--backbone", "ViT", "--weights", path]
 
 
+def test_features_of_an_encoder_are_computed_once_and_probed(prepared, encoder, tmp_path, capsys):
+    folder = tmp_path / "probe"
+    words = ["features", *encoder[2:], "--data-dir", prepared, "--run", folder]
+    assert run(*words) == 0
+    printed = capsys.readouterr().out
+    assert "linear probe" in printed and "24 features a patch" in printed
+    parts = {path: path.stat().st_mtime_ns for path in folder.glob("features-*/*/*.npz")}
+    assert len(parts) == 3
+    before = (folder / "predictions-test.csv").read_text()
+    assert run(*words) == 0
+    assert parts == {path: path.stat().st_mtime_ns for path in folder.glob("features-*/*/*.npz")}
+    assert (folder / "predictions-test.csv").read_text() == before
+
+
+def test_features_without_a_file_that_can_be_read_are_refused(prepared, tmp_path, capfd):
+    words = ["features", "--data-dir", prepared, "--run", tmp_path / "probe", "--weights"]
+    refused(run(*words, tmp_path / "none.pth"), capfd, "There is no file")
+    (tmp_path / "hostile.pth").write_bytes(b"cos\nsystem\n(S'touch hostile'\ntR.")
+    refused(run(*words, tmp_path / "hostile.pth"), capfd, "not a PyTorch file of tensors")
+    assert not (tmp_path / "probe").exists()
+
+
 def test_a_head_is_trained_on_the_features_of_an_encoder(
     prepared, encoder, tmp_path, monkeypatch, capsys
 ):
