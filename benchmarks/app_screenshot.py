@@ -1,13 +1,14 @@
-"""Draw the README's picture of the page, on synthetic tissue: figures/smoke/app.png.
+"""Draw the pictures of the page and of the viewer, on synthetic tissue, in figures/smoke.
 
     python benchmarks/app_screenshot.py
 
-Needs Chromium and the package playwright.
+Needs Chromium, the package playwright and the extras [app] and [slides].
 """
 
 import io
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from PIL import Image
@@ -15,37 +16,66 @@ from playwright.sync_api import sync_playwright
 
 from pcam_tf.app import findings, page, serve
 from pcam_tf.files import written_whole
+from pcam_tf.synthetic import slide_files, slide_plan
 
-PICTURE = Path(__file__).parent.parent / "figures" / "smoke" / "app.png"
+PICTURES = Path(__file__).parent.parent / "figures" / "smoke"
+_READ_MS = 300_000
 
 
 def main() -> None:
-    """Serve the page, choose a place of the synthetic region, and keep the picture."""
+    """Serve the page with a synthetic slide, look at both, and keep the pictures."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         sys.exit("error: there is no Chromium on this machine.")
-    built = page.build(findings.load_reader())
-    address = serve.serve(built, port=0, wait=False)
-    with sync_playwright() as driver:
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as driver:
+        plan = slide_plan.plan_slide(2048, seed=5)
+        slide_files.write_slide(plan, Path(folder) / "synthetic slide.svs", mpp=0.486, kind="svs")
+        built = page.build(findings.load_reader(), slides=folder)
+        address = serve.serve(built, wait=False)
         browser = driver.chromium.launch(
             executable_path=chromium,
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
         )
         tab = browser.new_page(viewport={"width": 1280, "height": 900})
         tab.goto(address)
-        tab.get_by_role("button", name="Region", exact=True).click()
-        tab.locator("#region .frame").wait_for()
-        tab.locator("#region .frame").click(position={"x": 510, "y": 170})
-        tab.locator("#patch .frame").wait_for()
-        tab.wait_for_timeout(1000)
-        taken = tab.screenshot(full_page=True)
+        look_at_region(tab)
+        keep(tab.screenshot(full_page=True), "app.png")
+        tab.set_viewport_size({"width": 1366, "height": 768})
+        tab.goto(f"{address}viewer/")
+        look_at_slide(tab)
+        keep(tab.screenshot(), "viewer.png")
         browser.close()
-    built.close()
-    # 128 colours are enough for a page, and a fifth of the size.
-    picture = Image.open(io.BytesIO(taken)).convert("RGB").quantize(128)
-    with written_whole(PICTURE) as temporary:
+        built.close()
+
+
+def look_at_region(tab) -> None:
+    """Choose a place of the synthetic region."""
+    tab.get_by_role("button", name="Region", exact=True).click()
+    tab.locator("#region .frame").wait_for()
+    tab.locator("#region .frame").click(position={"x": 510, "y": 170})
+    tab.locator("#patch .frame").wait_for()
+    tab.wait_for_timeout(1000)
+
+
+def look_at_slide(tab) -> None:
+    """Read the slide, and look at its second finding and at all of it."""
+    tab.get_by_role("button", name="Read synthetic").click()
+    tab.get_by_text("Read.", exact=True).wait_for(timeout=_READ_MS)
+    tab.get_by_role("link", name="Open synthetic").click()
+    tab.locator("#findings button").nth(1).click()
+    tab.locator("#answer.read").wait_for()
+    tab.locator("#picture").press("0")
+    tab.locator("aside").evaluate("each => each.scrollTo(0, 0)")
+    tab.wait_for_timeout(2000)
+
+
+def keep(taken: bytes, name: str) -> None:
+    """Write a picture; 256 colours are enough for a page, and smaller."""
+    picture = Image.open(io.BytesIO(taken)).convert("RGB").quantize(256)
+    with written_whole(PICTURES / name) as temporary:
         picture.save(temporary, optimize=True)
-    print(f"{PICTURE}: {picture.width}×{picture.height} px, {PICTURE.stat().st_size / 1e3:.0f} kB")
+    size = (PICTURES / name).stat().st_size / 1e3
+    print(f"{name}: {picture.width}×{picture.height} px, {size:.0f} kB")
 
 
 if __name__ == "__main__":

@@ -82,7 +82,8 @@ def _tile_source(slide, url):
     deepest = tiles.full_level(slide)
     resolution = slide.mpp * 2.0**deepest * tiles.TILE_PX / _TILE_UNITS
     return WMTSTileSource(
-        url=url, tile_size=_TILE_UNITS, min_zoom=0, max_zoom=deepest + tiles.ENLARGED_LEVELS,
+        name="tiles", url=url, tile_size=_TILE_UNITS,
+        min_zoom=0, max_zoom=deepest + tiles.ENLARGED_LEVELS,
         x_origin_offset=0, y_origin_offset=_TILE_UNITS * resolution,
         initial_resolution=resolution, wrap_around=False, attribution="",
     )  # fmt: skip

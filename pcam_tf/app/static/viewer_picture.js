@@ -2,6 +2,7 @@
 // from the slide's top left, y downwards (Bokeh's own y is its negative).
 const VISIBLE_RANGE = 6; // the picture may be moved out until the slide is one sixth of it
 const FINEST = 0.02; // microns a pixel
+const MOST_TILES = 1500; // that Bokeh may keep; further ones come from the browser's cache again
 const frame = () => new Promise((done) => requestAnimationFrame(done));
 
 export async function openPicture(key, host, overviewHost) {
@@ -17,7 +18,7 @@ export async function openPicture(key, host, overviewHost) {
   await frame();
   await frame();
   [host, overviewHost].forEach(takeFocusAway);
-  return {...about, ...camera(plot, about), ...layers(named, about), ...events(plot, named)};
+  return {...about, ...camera(plot, named('tiles'), about), ...layers(named, about), ...events(plot, named)};
 }
 
 // The keys are those of the whole picture: Bokeh's own place in the tab order has no name.
@@ -32,7 +33,7 @@ function sizeOverview(host, {width_um: width, height_um: height}) {
   host.style.height = `${Math.max(40, side * height / longer)}px`;
 }
 
-function camera(plot, {width_um: width, height_um: height}) {
+function camera(plot, {tiles: kept}, {width_um: width, height_um: height}) {
   const {x_range: across, y_range: up} = plot;
   const fitting = () => Math.max(width / plot.inner_width, height / plot.inner_height);
   const scale = () => (across.end - across.start) / plot.inner_width;
@@ -65,7 +66,10 @@ function camera(plot, {width_um: width, height_um: height}) {
       const [x, y] = centre();
       show(x + right * plot.inner_width * scale(), y + down * plot.inner_height * scale());
     },
-    onMove: (tell) => [across, up].forEach((range) => range.change.connect(tell)),
+    onMove: (tell) => [across, up].forEach((range) => range.change.connect(() => {
+      if (kept.size > MOST_TILES) kept.clear();
+      tell();
+    })),
   };
 }
 
