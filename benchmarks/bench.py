@@ -17,12 +17,19 @@ from pathlib import Path
 
 import matplotlib.ticker
 
-from benchmarks import growth, input_pipeline, prediction_speed, small_network, training_speed
+from benchmarks import (
+    growth,
+    input_pipeline,
+    prediction_speed,
+    slide_speed,
+    small_network,
+    training_speed,
+)
 from pcam_tf import data, figures
 from pcam_tf.evaluation import reports
 from pcam_tf.files import check_outputs, write_json
 
-PARTS = ("input", "prediction", "training", "steps", "growth")
+PARTS = ("input", "prediction", "slides", "training", "steps", "growth")
 
 
 def main(words: list[str] | None = None) -> int:
@@ -50,6 +57,7 @@ def main(words: list[str] | None = None) -> int:
     measure = {
         "input": lambda: input_pipeline.rows(builder, arguments.size),
         "prediction": lambda: prediction_speed.rows(builder, arguments.size),
+        "slides": lambda: slide_speed.rows(arguments.size),
         "training": lambda: training_speed.rows(builder, arguments.size),
         "steps": lambda: training_speed.step_rows(builder, arguments.size),
         "growth": lambda: growth.rows(arguments.size),

@@ -56,7 +56,13 @@ def test_the_benchmarks_run_and_all_ways_agree(tmp_path):
     assert all(np.isfinite(each["ours"]) for each in found)
     # A share of time spent waiting is a difference of two times, both of a few steps here.
     assert all(each["ours"] > 0 for each in found if each["unit"] != "share")
-    for part in ("input pipeline", "prediction; baseline", "training to", "predict, 256 patches"):
+    for part in (
+        "input pipeline",
+        "prediction; baseline",
+        "heat map of a slide",
+        "training to",
+        "predict, 256 patches",
+    ):
         assert any(part in each["what"] for each in found), part
     assert output.with_suffix(".png").stat().st_size > 10_000
     assert "| speed-up" in ended.stdout
