@@ -118,8 +118,7 @@ def overview(
         axes.set(xticks=[], yticks=[], xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
         axes.spines[:].set_visible(True)
         axes.spines[:].set_linewidth(0.5)
-    for rings in areas:
-        outline(panels[1], [ring * step - 0.5 for ring in rings])
+    outline(panels[1], [ring * step - 0.5 for rings in areas for ring in rings])
     scale_bar(panels[0], um_per_px, width)
     _legend(figure, panels, threshold, positive)
     figure.suptitle(title, fontweight="bold", fontsize=11)
@@ -150,11 +149,13 @@ def _legend(figure, panels, threshold, positive):
     )  # fmt: skip
 
 
-def outline(axes, rings: Sequence[np.ndarray], colour: str = "black") -> None:
-    """Draw the rings of an area, each (n, 2), x and y in the axes' units: black on white."""
+def outline(axes, rings: Sequence[np.ndarray]) -> None:
+    """Draw the rings of areas, each (n, 2), x and y in the axes' units: black on white."""
+    if not rings:
+        return
     closed = [np.concatenate([ring, ring[:1]]) for ring in rings]
     path = Path.make_compound_path(*(Path(ring, closed=True) for ring in closed))
-    for line_colour, width in (("white", 1.8), (colour, 0.9)):
+    for line_colour, width in (("white", 1.8), ("black", 0.9)):
         axes.add_patch(PathPatch(path, fill=False, edgecolor=line_colour, linewidth=width))
 
 

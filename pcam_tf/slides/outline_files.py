@@ -3,7 +3,7 @@
 import itertools
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -68,10 +68,11 @@ def write_geojson(
     Raises:
         InputError: the file cannot be written.
     """
-    areas = (
-        _area_feature(number, area, heat, size, positive) for number, area in enumerate(areas, 1)
+    outlined = (
+        _line(_area_feature(number, area, heat, size, positive))
+        for number, area in enumerate(areas, 1)
     )
-    _write_features(path, itertools.chain(areas, _cell_features(heat, size, positive)))
+    _write_lines(path, itertools.chain(outlined, _cell_lines(heat, size, positive)))
 
 
 def write_tissue(path: str | Path, tissue: Tissue, slide: Slide) -> None:
@@ -83,38 +84,51 @@ def write_tissue(path: str | Path, tissue: Tissue, slide: Slide) -> None:
         InputError: the file cannot be written.
     """
     step_px = tissue.mpp / slide.mpp
-    _write_features(path, (
-        _feature(
-            rings_px(rings_around(piece.image, piece.bbox[:2]), step_px, slide.size),
-            {"objectType": "annotation", "classification": {"name": "Tissue", "color": _GREEN}},
-        )
-        for piece in measure.regionprops(measure.label(tissue.mask, connectivity=2))
-    ))  # fmt: skip
+    pieces = measure.regionprops(measure.label(tissue.mask, connectivity=2))
+    properties = {
+        "objectType": "annotation",
+        "classification": {"name": "Tissue", "color": _GREEN},
+    }
+    _write_lines(
+        path,
+        (
+            _line(_feature(rings_px(each, step_px, slide.size), properties))
+            for each in (rings_around(piece.image, piece.bbox[:2]) for piece in pieces)
+        ),
+    )
 
 
-def _write_features(path, features):
+def _line(feature):
+    return json.dumps(feature, ensure_ascii=False)
+
+
+def _write_lines(path, lines):
     """Write features as they come, a line each."""
     with written_whole(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         file.write('{"type": "FeatureCollection", "features": [')
         comma = "\n"
-        for feature in features:
-            file.write(comma + json.dumps(feature, ensure_ascii=False))
+        for line in lines:
+            file.write(comma + line)
             comma = ",\n"
         file.write("\n]}\n")
 
 
-def _cell_features(heat, size, positive):
-    step_px = _step_px(heat)
-    for row, column in np.argwhere(np.isfinite(heat.probabilities)):
-        left, right = np.clip(np.array([column, column + 1]) * step_px, 0, size[0])
-        top, bottom = np.clip(np.array([row, row + 1]) * step_px, 0, size[1])
-        square = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
-        probability = round(float(heat.probabilities[row, column]), 6)
-        properties = {
-            "objectType": "tile",
-            "measurements": {f"probability of {positive}": probability},
-        }
-        yield _feature([np.round(square, _DECIMALS)], properties)
+def _cell_lines(heat, size, positive) -> Iterator[str]:
+    """Yield each tissue cell as a line of JSON; there may be a million of them."""
+    found = heat.probabilities
+    edges = [
+        np.round(np.clip(np.arange(cells + 1) * _step_px(heat), 0, side), _DECIMALS).tolist()
+        for cells, side in zip(found.shape[::-1], size, strict=True)
+    ]
+    name = json.dumps(f"probability of {positive}", ensure_ascii=False)
+    for row, column in np.argwhere(np.isfinite(found)).tolist():
+        (left, right), (top, bottom) = edges[0][column : column + 2], edges[1][row : row + 2]
+        yield (
+            '{"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [['
+            f"[{left}, {top}], [{right}, {top}], [{right}, {bottom}], [{left}, {bottom}], "
+            f'[{left}, {top}]]]}}, "properties": {{"objectType": "tile", "measurements": '
+            f"{{{name}: {found[row, column]:.6f}}}}}}}"
+        )
 
 
 def _step_px(heat):
