@@ -117,6 +117,13 @@ def test_a_slide_gets_outlines_candidates_pictures_and_a_report(tmp_path, capfd)
         "lesions.csv", "thumbnail.jpg", "tissue.jpg", "tissue.geojson", "report.html",
         "findings.json",
     }  # fmt: skip
+    words[3] = tmp_path / "again"
+    assert run(*words) == 0
+    for name in names:
+        assert (tmp_path / "out/a" / name).read_bytes() == (
+            tmp_path / "again/a" / name
+        ).read_bytes(), name
+    words[3] = tmp_path / "out"
     before = (tmp_path / "out/a/report.html").stat()
     assert run(*words) == 0  # nothing is written again
     assert (tmp_path / "out/a/report.html").stat() == before
