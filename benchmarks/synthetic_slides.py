@@ -8,7 +8,9 @@ is there is not computed again. Every third slide holds no tumour.
 """
 
 import argparse
+import itertools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,32 +33,57 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--side", type=int, default=3072, help="pixels at the scale of the task")
     parser.add_argument("--mpp", type=float, nargs="+", default=[0.4961])
     arguments = parser.parse_args(words)
-    plans, files = {}, []
-    for number in range(arguments.slides):
-        name = f"drawn_{number}"
-        plans[name] = plan_of(number, arguments.side)
-        mpp = arguments.mpp[number % len(arguments.mpp)]
-        files.append(arguments.output / "slides" / f"{name}.tif")
-        if not files[-1].is_file():
-            slide_files.write_slide(plans[name], files[-1], mpp=mpp)
-    results = arguments.output / "results"
-    options = ["--model", arguments.model, "--output", str(results)]
-    if status := command(["slide", *map(str, files), *options]):
-        return status
-    print(reports.markdown_table([row_of(name, plan, results) for name, plan in plans.items()]))
-    summary = froc.summary(list(judged(plans, results)))
-    print(
-        json.dumps(
-            {
-                key: value
-                for key, value in summary.items()
-                if key
-                in ("sensitivities", "mean", "lesions", "lesions_found", "itc", "false_positives")
-            },
-            indent=2,
-        )
+    found, summary = measure(
+        arguments.model,
+        arguments.output,
+        slides=arguments.slides,
+        side_px=arguments.side,
+        mpps=arguments.mpp,
     )
+    print(reports.markdown_table([as_text(row) for row in found]))
+    shown = ("sensitivities", "mean", "lesions", "lesions_found", "itc", "false_positives")
+    print(json.dumps({name: summary[name] for name in shown}, indent=2))
     return 0
+
+
+def measure(
+    model: str | Path, output: str | Path, *, slides: int, side_px: int, mpps: Sequence[float]
+) -> tuple[list[dict], dict]:
+    """Draw slides, predict them by the command, and compare with what was drawn.
+
+    Args:
+        model: of synthetic patches, a run's folder or a `.keras` file.
+        output: the folder for slides and results.
+        slides: how many.
+        side_px: of a slide, at the scale of the task.
+        mpps: microns per pixel of the slides, in turn.
+
+    Returns:
+        A row for each slide, see `row_of`, and their FROC, see `froc.summary`.
+
+    Raises:
+        RuntimeError: the command failed.
+    """
+    plans, files, results = {}, [], Path(output) / "results"
+    for number in range(slides):
+        name = f"drawn_{number}"
+        plans[name] = plan_of(number, side_px)
+        files.append(Path(output) / "slides" / f"{name}.tif")
+        if not files[-1].is_file():
+            slide_files.write_slide(
+                plans[name],
+                files[-1],
+                mpp=mpps[number % len(mpps)],
+                levels=1 if number % 2 else 3,
+                unit="INCH" if number % 2 else "CENTIMETER",
+            )
+    words = ["slide", *map(str, files), "--model", str(model), "--output", str(results)]
+    if command(words):
+        raise RuntimeError("the command failed")
+    return (
+        [row_of(name, plan, results) for name, plan in plans.items()],
+        froc.summary(list(judged(plans, results))),
+    )
 
 
 def plan_of(number: int, side_px: int) -> slide_plan.SlidePlan:
@@ -72,27 +99,54 @@ def plan_of(number: int, side_px: int) -> slide_plan.SlidePlan:
     )
 
 
-def row_of(name: str, plan: slide_plan.SlidePlan, results: Path) -> dict[str, str]:
-    """Return how a heat map agrees with the plan: AUC of cells, tumour area, Dice."""
+def row_of(name: str, plan: slide_plan.SlidePlan, results: Path) -> dict:
+    """Return how a heat map agrees with what was drawn.
+
+    Returns:
+        `slide`, `mpp`, `stain`, `cells` with tissue, `auc` of them and `dice` of the called ones
+        (None without tumour), `offset`: rows and columns by which the map would have to move to
+        agree best (None likewise), `tumour_mm2`, `called_mm2`.
+    """
     heat = heat_maps.read(results / name)
     rings = [[ring] for ring in plan.tumour_outlines(heat.grid.level0_mpp)]
     touched = annotations.touched_cells(annotations.Outlines(rings, []), heat.grid)
     tissue = np.isfinite(heat.probabilities)
     found = json.loads((results / name / outputs.FINDINGS).read_text(encoding="utf-8"))
     called = heat.probabilities >= found["threshold"]
-    labels, probabilities = touched[tissue].astype(int), heat.probabilities[tissue]
-    auc = None
-    if labels.any():
+    auc = dice = offset = None
+    if plan.islands:
+        labels, probabilities = touched[tissue].astype(int), heat.probabilities[tissue]
         auc = evaluation.auc_interval(labels, probabilities)[0]
-    overlap = 2 * (called & touched).sum() / max(called.sum() + touched[tissue].sum(), 1)
+        dice = 2 * (called & touched).sum() / (called.sum() + touched[tissue].sum())
+        offset = best_offset(np.nan_to_num(heat.probabilities), touched)
+    cell_mm2 = heat.grid.step_um**2 / 1e6
     return {
-        "slide": name,
-        "stain": str(plan.strength),
-        "cells": f"{tissue.sum():,}",
-        "AUC of cells": "" if auc is None else f"{auc:.3f}",
-        "Dice of cells": "" if auc is None else f"{overlap:.2f}",
-        "tumour, mm²": f"{touched[tissue].sum() * heat.grid.step_um**2 / 1e6:.2f}",
-        "called, mm²": f"{found['tumour_mm2']:.2f}",
+        "slide": name, "mpp": heat.grid.level0_mpp, "stain": plan.strength, "cells": tissue.sum(),
+        "auc": auc, "dice": dice, "offset": offset,
+        "tumour_mm2": touched[tissue].sum() * cell_mm2, "called_mm2": found["tumour_mm2"],
+    }  # fmt: skip
+
+
+def best_offset(heat: np.ndarray, truth: np.ndarray, most: int = 3) -> tuple[int, int]:
+    """Return the rows and columns by which a map is moved to correlate best with the truth."""
+    moves = itertools.product(range(-most, most + 1), repeat=2)
+    centred = truth - truth.mean()
+    return max(moves, key=lambda move: float((np.roll(heat, move, axis=(0, 1)) * centred).sum()))
+
+
+def as_text(row: dict) -> dict[str, str]:
+    """Return a row for `reports.markdown_table`."""
+    has_tumour = row["auc"] is not None
+    return {
+        "slide": row["slide"],
+        "µm per px": f"{row['mpp']:.4g}",
+        "stain": f"{row['stain']:g}",
+        "cells": f"{row['cells']:,}",
+        "AUC of cells": f"{row['auc']:.3f}" if has_tumour else "",
+        "Dice of called cells": f"{row['dice']:.2f}" if has_tumour else "",
+        "offset, cells": "{}, {}".format(*row["offset"]) if has_tumour else "",
+        "tumour, mm²": f"{row['tumour_mm2']:.2f}",
+        "called, mm²": f"{row['called_mm2']:.2f}",
     }
 
 
