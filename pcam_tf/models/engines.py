@@ -28,6 +28,7 @@ _MOST_AT_ONCE = 8
 _MOST_WORKERS = 8
 # By which an export's probabilities may differ from Keras's.
 TOLERANCE = 1e-3
+_LARGE_PX = 512
 # From so many patches on, what LiteRT saves is more than the conversion takes.
 _WORTH_CONVERTING = 3000
 
@@ -187,9 +188,8 @@ def _load_export(path):
         raise InputError(f"{path} has no export for LiteRT: {anew}")
     check_no_pointer(export)
     try:
-        with zipfile.ZipFile(export) as archive:
-            exported_from = json.loads(archive.read("export.json"))["model_sha256"]
-            content = _from_planes(archive.read("model.tflite"))
+        about, content = read_archive(export)
+        exported_from = about["model_sha256"]
     except Exception as error:  # a damaged archive raises whatever its reader meets
         raise InputError(f"{export} is damaged: {anew}") from error
     if exported_from != model_files.digest(path):
@@ -225,24 +225,41 @@ def export(model: str | Path | None = None, *, small: bool = False) -> Path:
     digest, loaded = model_files.digest(path), classifier.load(path)
     probabilities(loaded, probe(loaded.input_shape[1]))
     try:
-        content = _converted(loaded)
-        if small:
-            content = _rounded(content)
-        _checked(content, loaded)
+        content = content_of(loaded, small=small)
     except Exception as error:  # the converter's and the interpreter's errors differ by model
         reason = first_line(error)
         raise InputError(
             f"{path} cannot be exported for LiteRT ({reason}): predict with --engine tensorflow."
         ) from error
+    write_archive(export_file(path), {"model_sha256": digest}, content)
+    return export_file(path)
+
+
+def write_archive(path: Path, about: dict, content: bytes) -> None:
+    """Write an export: a zip archive of `export.json` and of `model.tflite`.
+
+    Args:
+        path: of the archive.
+        about: what `export.json` says.
+        content: of a model in TFLite's format.
+    """
     with (
-        written_whole(export_file(path)) as temporary,
+        written_whole(path) as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive,
     ):
-        about = json.dumps({"model_sha256": digest})
-        for name, part in (("export.json", about), ("model.tflite", _planes(content))):
+        for name, part in (
+            ("export.json", json.dumps(about)),
+            ("model.tflite", _planes(content)),
+        ):
             # With the archive's default date: the same model gives the same file.
             archive.writestr(zipfile.ZipInfo(name), part, zipfile.ZIP_DEFLATED)
-    return export_file(path)
+
+
+def read_archive(path: Path) -> tuple[dict, bytes]:
+    """Return what `write_archive` wrote; a damaged one raises whatever its reader meets."""
+    with zipfile.ZipFile(path) as archive:
+        about = json.loads(archive.read("export.json"))
+        return about, _from_planes(archive.read("model.tflite"))
 
 
 def fastest(model, patches: int) -> Engine:
@@ -281,7 +298,28 @@ def converted(model) -> LiteRT:
         Exception: it cannot be converted or returns something else; the converter's and the
             interpreter's errors differ by model.
     """
-    return _checked(_converted(model), model)
+    return LiteRT(content_of(model))
+
+
+def content_of(model, *, small: bool = False) -> bytes:
+    """Return a model of Keras in TFLite's format, once LiteRT is seen to return the same.
+
+    Args:
+        model: from (n, side, side, 3) to numbers.
+        small: see `export`.
+
+    Raises:
+        Exception: as `converted` does.
+    """
+    content = _converted(model)
+    if small:
+        content = _rounded(content)
+    patches = probe(model.input_shape[1])
+    found, expected = LiteRT(content).predict_on_batch(patches), model.predict_on_batch(patches)
+    moved = np.abs(found - np.asarray(expected)).max()
+    if not moved < TOLERANCE * max(np.abs(expected).max(), 1):
+        raise ValueError(f"an output moves by {moved:.2g}")
+    return content
 
 
 def _converted(model):
@@ -301,26 +339,13 @@ def _converted(model):
     return tf.lite.TFLiteConverter.from_concrete_functions([constant]).convert()
 
 
-def _checked(content, model):
-    """Return `content` in LiteRT, once it is seen to say what the model of Keras says.
-
-    Raises:
-        ValueError: it does not.
-    """
-    patches = probe(model.input_shape[1])
-    engine, expected = LiteRT(content), np.asarray(model.predict_on_batch(patches))
-    moved = np.abs(engine.predict_on_batch(patches) - expected).max()
-    if not moved < TOLERANCE * max(np.abs(expected).max(), 1):
-        raise ValueError(f"an output moves by {moved:.2g}")
-    return engine
-
-
 def probe(side_px):
-    """Return 16 patches that differ in colour, contrast and grain, float32."""
+    """Return patches that differ in colour, contrast and grain, float32: 16, or 2 large ones."""
     rng = np.random.default_rng(0)
-    fine = rng.integers(0, 256, (8, side_px, side_px, 3))
+    number = 8 if side_px <= _LARGE_PX else 1
+    fine = rng.integers(0, 256, (number, side_px, side_px, 3))
     blocks = -(-side_px // 12)
-    coarse = rng.integers(0, 256, (8, blocks, blocks, 3)).repeat(12, axis=1).repeat(12, axis=2)
+    coarse = rng.integers(0, 256, (number, blocks, blocks, 3)).repeat(12, axis=1).repeat(12, axis=2)
     return np.concatenate([fine, coarse[:, :side_px, :side_px]]).astype("float32")
 
 

@@ -2,15 +2,16 @@
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
 from pcam_tf.errors import InputError
-from pcam_tf.models import engines
+from pcam_tf.models import engines, field_engines, model_files, outputs
 from pcam_tf.models.engines import Engine
 from pcam_tf.task import Task
 
-_CELLS = 24  # a side of a field's core: 0.75 mm for PCam
+FIELD_CELLS = 24  # a side of a field's core: 0.75 mm for PCam
 _PATCHES_AT_ONCE = 256
 
 
@@ -62,12 +63,7 @@ def patch_by_patch(engine: Engine, step_px: int | None = None) -> FieldPredictor
     """
     task = engines.task_of(engine)
     _refuse_task(task)
-    step_px = default_step_px(task) if step_px is None else step_px
-    if not task.side_px / 8 <= step_px <= task.side_px:
-        raise InputError(
-            f"a step of {step_px} px: give {-(-task.side_px // 8)} to {task.side_px} px, pixels "
-            f"of {task.mpp} microns."
-        )
+    step_px = _checked_step(task, step_px)
     side_px = task.side_px
 
     def predict(fields, wanted):
@@ -80,8 +76,47 @@ def patch_by_patch(engine: Engine, step_px: int | None = None) -> FieldPredictor
             found[part] = engines.probabilities(engine, patches[part])[:, 0]
         return found
 
-    field_px = (_CELLS - 1) * step_px + side_px
-    return FieldPredictor("patch by patch", task, step_px, _CELLS, field_px, predict)
+    field_px = (FIELD_CELLS - 1) * step_px + side_px
+    return FieldPredictor("patch by patch", task, step_px, FIELD_CELLS, field_px, predict)
+
+
+def one_pass(model: str | Path, step_px: int | None = None) -> FieldPredictor:
+    """Return what predicts all cells of a field from one pass of the backbone over it.
+
+    It costs about a ninth of `patch_by_patch`. The model has to be trained for it, see
+    `models.dense`.
+
+    Args:
+        model: a `.keras` file or the folder of a run, of two classes.
+        step_px: as in `patch_by_patch`.
+
+    Raises:
+        InputError: as `patch_by_patch` does, or the network cannot predict fields.
+    """
+    task = model_files.task_of(model)
+    _refuse_task(task)
+    step_px = _checked_step(task, step_px)
+    engine, field_px = field_engines.load(model, FIELD_CELLS, step_px)
+
+    def predict(fields, _):
+        # Two at a time, one a core: more need more memory and are no faster.
+        parts = [fields[first : first + 2] for first in range(0, len(fields), 2)]
+        found = [engine.predict_on_batch(part.astype("float32")) for part in parts]
+        values = np.concatenate(found).reshape(-1, 1)
+        values = outputs.checked(values, len(values), task, engines.described(engine))
+        return values.reshape(-1, FIELD_CELLS, FIELD_CELLS)
+
+    return FieldPredictor("one pass", task, step_px, FIELD_CELLS, field_px, predict)
+
+
+def _checked_step(task, step_px):
+    step_px = default_step_px(task) if step_px is None else step_px
+    if not task.side_px / 8 <= step_px <= task.side_px:
+        raise InputError(
+            f"a step of {step_px} px: give {-(-task.side_px // 8)} to {task.side_px} px, pixels "
+            f"of {task.mpp} microns."
+        )
+    return step_px
 
 
 def _refuse_task(task):

@@ -6,8 +6,10 @@ from pathlib import Path
 import keras
 
 from pcam_tf.errors import InputError
-from pcam_tf.models import classifier, engines
-from pcam_tf.training import augmentation
+from pcam_tf.models import classifier, engines, model_files
+from pcam_tf.training import augmentation, mosaics
+
+SHIPPED = "shipped"  # the name of a teacher: the model that comes with the package
 
 
 def locations(teachers: Sequence[str], presets: Sequence[str], run_dir: Path) -> list[str]:
@@ -19,6 +21,7 @@ def locations(teachers: Sequence[str], presets: Sequence[str], run_dir: Path) ->
         run_dir: the student's folder.
     """
     own = {name: str(Path(run_dir) / "teachers" / name) for name in presets}
+    own[SHIPPED] = str(model_files.SHIPPED_MODEL)
     return [own.get(name, name) for name in teachers]
 
 
@@ -61,7 +64,12 @@ def start_from(name: str, model: keras.Model, backbone: str) -> None:
 
 
 def with_teachers(
-    model: keras.Model, teachers: Sequence[str], layers: list[keras.layers.Layer], *, seed: int
+    model: keras.Model,
+    teachers: Sequence[str],
+    layers: list[keras.layers.Layer],
+    *,
+    seed: int,
+    mosaic: int = 1,
 ) -> keras.Model:
     """Return the model of patches to the student's and the teachers' probabilities.
 
@@ -75,6 +83,7 @@ def with_teachers(
         teachers: `.keras` files or runs' folders, see `locations`; their log-odds are averaged.
         layers: the augmentation, see `augmentation.layers_of`.
         seed: of MixUp.
+        mosaic: see `recipes.Recipe`. Teachers predict patch by patch.
 
     Returns:
         A model of patches to (batch, 2 × outputs), the student's probabilities first.
@@ -102,7 +111,8 @@ def with_teachers(
     for layer in layers:
         if isinstance(layer, augmentation.RandomScanner):
             views = layer(views)
-    return keras.Model(patches, keras.layers.concatenate([model(views), taught]))
+    learnt = model(views) if mosaic == 1 else mosaics.probabilities(model, views, mosaic)
+    return keras.Model(patches, keras.layers.concatenate([learnt, taught]))
 
 
 def cross_entropy(_, probabilities):

@@ -18,6 +18,7 @@ from pcam_tf.training import (
     devices,
     distillation,
     features,
+    mosaics,
     optimization,
     recipes,
     runs,
@@ -210,8 +211,15 @@ def _augmented(run, trained):
     layers = augmentation.layers_of(recipe, seed=recipe.seed)
     if recipe.teachers:
         teachers = distillation.locations(recipe.teachers, recipes.PRESETS, run.folder)
-        return distillation.with_teachers(trained, teachers, layers, seed=recipe.seed)
-    return keras.Sequential([keras.Input(run.task.shape), *layers, trained])
+        return distillation.with_teachers(
+            trained, teachers, layers, seed=recipe.seed, mosaic=recipe.mosaic
+        )
+    augmentations = keras.Sequential([keras.Input(run.task.shape), *layers])
+    if recipe.mosaic == 1:
+        augmentations.add(trained)
+        return augmentations
+    views = augmentations.output
+    return keras.Model(augmentations.input, mosaics.probabilities(trained, views, recipe.mosaic))
 
 
 def _labels(run, split):

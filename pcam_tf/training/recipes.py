@@ -29,8 +29,11 @@ class Recipe:
         surroundings: share of patches that get the surroundings of another, see
             `augmentation.RandomSurroundings`.
         brightness, blur_px, jpeg_quality: see `augmentation.RandomScanner`; 0, 0, 100 for none.
-        teachers: presets (they are trained first) or runs. Their log-odds, averaged, are learnt in
-            place of the labels, see `distillation.with_teachers`. There is no frozen phase.
+        mosaic: patches a side of the mosaics that half of the patches are trained within, see
+            `mosaics.probabilities`; 1 for none.
+        teachers: presets (they are trained first), runs, or "shipped", the shipped model. Their
+            log-odds, averaged, are learnt in place of the labels, see
+            `distillation.with_teachers`. There is no frozen phase.
         start_from_teacher: with teachers, go on from the weights of the first, which is then of the
             same network; False: start from `weights`.
         label_smoothing: labels become 0 + s/2 and 1 - s/2.
@@ -69,6 +72,7 @@ class Recipe:
     brightness: float = 0.0
     blur_px: float = 0.0
     jpeg_quality: int = 100
+    mosaic: int = 1
     teachers: tuple[str, ...] = ()
     start_from_teacher: bool = True
     label_smoothing: float = 0.05
@@ -132,6 +136,16 @@ PRESETS = {
     # Errs differently from the other: it cannot rely on what surrounds the labelled centre.
     "strong-surroundings": dataclasses.replace(
         _STRONG_TEACHER, preset="strong-surroundings", resize_px=None, surroundings=0.5
+    ),
+    # `python -m pcam_tf train --preset slides --data-dir DIR`: the shipped model learns to predict
+    # whole fields in one pass and keeps to what it says of patches.
+    "slides": dataclasses.replace(
+        _STRONG,
+        preset="slides",
+        teachers=("shipped",),
+        mosaic=4,
+        unfrozen_epochs=3,
+        unfrozen_learning_rate=3e-4,
     ),
     # `python -m pcam_tf reproduce --preset gpu --data-dir DIR`, full PCam: not measured yet.
     "gpu": Recipe(preset="gpu", batch_size=256, mixed_precision=True),

@@ -45,6 +45,7 @@ def test_presets_are_recipes_of_their_name_and_unknown_ones_are_refused():
         "strong": "strong",
         "strong-144": "strong-144",
         "strong-surroundings": "strong-surroundings",
+        "slides": "slides",
         "gpu": "gpu",
     }
     with pytest.raises(InputError, match="did you mean 'smoke'"):
