@@ -37,6 +37,14 @@ def slide(
             "model's labels are about.",
         ),
     ] = None,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact",
+            help="Predict patch by patch, nine times as slowly, also with a model that was "
+            "trained to predict whole fields (preset slides).",
+        ),
+    ] = False,
     mask: Annotated[
         Path | None,
         typer.Option(
@@ -66,7 +74,7 @@ def slide(
     """
     from pcam_tf import files
     from pcam_tf.data import image_scale
-    from pcam_tf.models import engines, model_files
+    from pcam_tf.models import model_files
     from pcam_tf.prediction import shards
     from pcam_tf.slides import cohort, field_predictors, outputs, slide_runs
 
@@ -83,11 +91,10 @@ def slide(
     files.check_outputs(
         [folder / name for folder in chosen.values() for name in outputs.NAMES], read
     )
-    loaded = engines.load(model, engine)
-    predictor = field_predictors.patch_by_patch(loaded, stride)
     file = model_files.model_file(model or model_files.SHIPPED_MODEL)
+    predictor, used = field_predictors.load(file, engine=engine, step_px=stride, exact=exact)
     threshold = _threshold_of(file) if threshold is None else threshold
-    about = {"sha256": model_files.digest(file), "engine": engines.name_of(loaded)}
+    about = {"sha256": model_files.digest(file), "engine": used}
 
     def predict_slide(path, folder, progress):
         heat_map = slide_runs.run(

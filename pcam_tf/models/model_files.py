@@ -39,13 +39,28 @@ def model_file(model: str | Path) -> Path:
 
 def is_frozen_only(run_dir: str | Path) -> bool:
     """Return whether the recipe of a run has no unfrozen phase; False where there is no recipe."""
+    return _recipe(run_dir).get("unfrozen_epochs") == 0
+
+
+def is_for_fields(model: str | Path) -> bool:
+    """Return whether a model was trained to predict whole fields, by the recipe beside it.
+
+    Args:
+        model: a `.keras` file or the folder of a run.
+
+    Raises:
+        InputError: there is no such file, or the recipe is damaged.
+    """
+    return _recipe(model_file(model).parent).get("mosaic", 1) > 1
+
+
+def _recipe(run_dir):
     recipe = Path(run_dir) / "recipe.json"
     if not recipe.is_file():
-        return False
+        return {}
     try:
-        content = json.loads(recipe.read_text(encoding="utf-8"))
-        return content.get("recipe", {}).get("unfrozen_epochs") == 0
-    except (OSError, ValueError, AttributeError) as error:
+        return dict(json.loads(recipe.read_text(encoding="utf-8")).get("recipe", {}))
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise InputError(f"{recipe} is not a recipe ({first_line(error)}).") from error
 
 

@@ -11,7 +11,7 @@ from pcam_tf.models import engines, field_engines, model_files, outputs
 from pcam_tf.models.engines import Engine
 from pcam_tf.task import Task
 
-FIELD_CELLS = 24  # a side of a field's core: 0.75 mm for PCam
+_CELLS = 24  # a side of a field's core: 0.75 mm for PCam
 _PATCHES_AT_ONCE = 256
 
 
@@ -48,6 +48,28 @@ def default_step_px(task: Task) -> int:
     return task.centre_px or task.side_px // 2
 
 
+def load(
+    model: str | Path, *, engine: str | None = None, step_px: int | None = None, exact: bool = False
+) -> tuple[FieldPredictor, str]:
+    """Return what predicts fields, and the name of its engine, see `engines.ENGINES`.
+
+    A model that was trained to predict whole fields does so in one pass.
+
+    Args:
+        model: a `.keras` file or the folder of a run.
+        engine: a name of `engines.ENGINES`; None for the fastest.
+        step_px: as in `patch_by_patch`.
+        exact: patch by patch in any case.
+
+    Raises:
+        InputError: as `engines.load` and `patch_by_patch` do.
+    """
+    if exact or engine == "tensorflow" or not model_files.is_for_fields(model):
+        loaded = engines.load(model, engine)
+        return patch_by_patch(loaded, step_px), engines.name_of(loaded)
+    return one_pass(model, step_px), "litert"
+
+
 def patch_by_patch(engine: Engine, step_px: int | None = None) -> FieldPredictor:
     """Return what predicts each cell from the patch around it, exactly as `predict` does.
 
@@ -76,8 +98,8 @@ def patch_by_patch(engine: Engine, step_px: int | None = None) -> FieldPredictor
             found[part] = engines.probabilities(engine, patches[part])[:, 0]
         return found
 
-    field_px = (FIELD_CELLS - 1) * step_px + side_px
-    return FieldPredictor("patch by patch", task, step_px, FIELD_CELLS, field_px, predict)
+    field_px = (_CELLS - 1) * step_px + side_px
+    return FieldPredictor("patch by patch", task, step_px, _CELLS, field_px, predict)
 
 
 def one_pass(model: str | Path, step_px: int | None = None) -> FieldPredictor:
@@ -96,7 +118,7 @@ def one_pass(model: str | Path, step_px: int | None = None) -> FieldPredictor:
     task = model_files.task_of(model)
     _refuse_task(task)
     step_px = _checked_step(task, step_px)
-    engine, field_px = field_engines.load(model, FIELD_CELLS, step_px)
+    engine, field_px = field_engines.load(model, _CELLS, step_px)
 
     def predict(fields, _):
         # Two at a time, one a core: more need more memory and are no faster.
@@ -104,9 +126,9 @@ def one_pass(model: str | Path, step_px: int | None = None) -> FieldPredictor:
         found = [engine.predict_on_batch(part.astype("float32")) for part in parts]
         values = np.concatenate(found).reshape(-1, 1)
         values = outputs.checked(values, len(values), task, engines.described(engine))
-        return values.reshape(-1, FIELD_CELLS, FIELD_CELLS)
+        return values.reshape(-1, _CELLS, _CELLS)
 
-    return FieldPredictor("one pass", task, step_px, FIELD_CELLS, field_px, predict)
+    return FieldPredictor("one pass", task, step_px, _CELLS, field_px, predict)
 
 
 def _checked_step(task, step_px):

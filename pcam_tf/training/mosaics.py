@@ -10,6 +10,16 @@ from keras import ops
 from pcam_tf.models import dense
 
 
+def mixed(model: keras.Model, side: int) -> keras.Model:
+    """Return a classifier of patches, half of which it predicts within mosaics.
+
+    Args:
+        model, side: as in `probabilities`.
+    """
+    patches = keras.Input(model.input_shape[1:])
+    return keras.Model(patches, probabilities(model, patches, side))
+
+
 def probabilities(model: keras.Model, patches, side: int):
     """Return a classifier's probabilities of a batch of patches, half of them within mosaics.
 

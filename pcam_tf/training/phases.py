@@ -165,6 +165,8 @@ def unfrozen_phase(
         strategy: see `train`.
     """
     recipe, labels = run.recipe, _labels(run, run.training_split)
+    # What is trained within mosaics is also chosen by what it predicts within them.
+    validated = model if recipe.mosaic == 1 else mosaics.mixed(model, recipe.mosaic)
     classifier.unfreeze(model)
     with devices.scope(strategy):
         trained = _trained_copy(run, model, strategy)
@@ -176,7 +178,7 @@ def unfrozen_phase(
     def validate():
         model.set_weights(trained.get_weights())
         patches = data.batches(run.source, "validation", batch_size=256)
-        return model.predict(patches.map(lambda patch: patch["image"]), verbose=0)
+        return validated.predict(patches.map(lambda patch: patch["image"]), verbose=0)
 
     def epochs(first, last):
         return data.epochs(
@@ -214,12 +216,12 @@ def _augmented(run, trained):
         return distillation.with_teachers(
             trained, teachers, layers, seed=recipe.seed, mosaic=recipe.mosaic
         )
-    augmentations = keras.Sequential([keras.Input(run.task.shape), *layers])
     if recipe.mosaic == 1:
-        augmentations.add(trained)
-        return augmentations
-    views = augmentations.output
-    return keras.Model(augmentations.input, mosaics.probabilities(trained, views, recipe.mosaic))
+        return keras.Sequential([keras.Input(run.task.shape), *layers, trained])
+    views = patches = keras.Input(run.task.shape)
+    for layer in layers:
+        views = layer(views)
+    return keras.Model(patches, mosaics.probabilities(trained, views, recipe.mosaic))
 
 
 def _labels(run, split):

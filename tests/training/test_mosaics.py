@@ -27,8 +27,7 @@ def model(monkeypatch):
 @pytest.mark.parametrize("number", [16, 20, 3])
 def test_each_patch_keeps_its_probability_and_its_place(model, number):
     # Blocks of 32 px see nothing of the neighbours, so alone or in a mosaic is the same.
-    patches = keras.Input(model.input_shape[1:])
-    mixed = keras.Model(patches, mosaics.probabilities(model, patches, 2))
+    mixed = mosaics.mixed(model, 2)
     drawn = np.random.default_rng(0).integers(0, 256, (number, 1, 1, 3)).astype("float32")
     given = np.broadcast_to(drawn, (number, *model.input_shape[1:]))
     assert mixed.predict_on_batch(given) == pytest.approx(model.predict_on_batch(given), abs=1e-6)
