@@ -51,10 +51,12 @@ def main() -> None:
 def look_at_region(tab) -> None:
     """Choose a place of the synthetic region."""
     tab.get_by_role("button", name="Region", exact=True).click()
-    tab.locator("#region .frame").wait_for()
-    tab.locator("#region .frame").click(position={"x": 510, "y": 170})
-    tab.locator("#patch .frame").wait_for()
-    tab.wait_for_timeout(1000)
+    tab.locator("#region iframe").wait_for()
+    viewer = tab.frame_locator("#region iframe")
+    viewer.locator("#findings button").first.click()
+    viewer.locator("#answer.read").wait_for()
+    viewer.locator("#picture").press("0")
+    tab.wait_for_timeout(2000)
 
 
 def look_at_slide(tab) -> None:

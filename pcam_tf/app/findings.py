@@ -200,6 +200,12 @@ def calibrated_cells(reader: Reader, outputs: np.ndarray) -> np.ndarray:
     return _class_probabilities(reader, outputs, reader.cell_temperature)
 
 
+def uncalibrated_cells(reader: Reader, probabilities: np.ndarray) -> np.ndarray:
+    """Return what a model of two classes gave for one view, (n,), from `calibrated_cells`."""
+    table = pd.DataFrame({"probability": probabilities[:, 1].astype("float64")})
+    return calibration.apply_temperature(table, 1 / reader.cell_temperature)["probability"]
+
+
 def _class_probabilities(reader, outputs, temperature):
     """Return calibrated probabilities (n, classes) from a model's outputs (n, outputs)."""
     columns = list(reader.task.probability_columns)

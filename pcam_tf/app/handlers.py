@@ -170,7 +170,7 @@ class Handlers:
         state = self.visits.find(request.session_hash)
         work = self._work_of(state)
         try:
-            visit.read_place(self.reader, state, int(event.row), int(event.column), work)
+            visit.read_place(self.reader, state, int(event.row), int(event.column))
         except InputError as error:
             return self._with_reason(state, error)
         return self._logged_values(state, work)
@@ -287,7 +287,9 @@ class Handlers:
         return {"review": reason[0].upper() + reason[1:]}
 
     def _point(self, state):
-        return self.reader.points[state.setting]
+        """Return the operating point; a region and its places are read in one view."""
+        point = self.reader.points[state.setting]
+        return point.of_cells if state.region else point
 
     def _logged_values(self, state, work):
         with state.lock:
@@ -338,9 +340,12 @@ class Handlers:
 
         return {
             "summary": views.summary(reader, state, point),
-            "region": shown(lambda: overlays.region_value(reader, region, point), region),
+            "region": shown(lambda: views.region_value(region, state.setting), region),
             "gallery": shown(lambda: views.gallery(reader, state, point), several),
-            "patch": shown(lambda: overlays.patch_value(reader, patch, point), patch),
+            # Of a region the viewer shows the place.
+            "patch": shown(
+                lambda: overlays.patch_value(reader, patch, point), patch and not region
+            ),
             "shown": answer.token if answer else "",
             "review_row": gr.update(visible=bool(answer)),
             "review": views.question(reader, patch, answer) if answer else "",

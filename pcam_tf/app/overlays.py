@@ -1,8 +1,6 @@
-"""Saliency maps and heat maps as pictures over tissue, and what the page's viewer shows of them.
+"""Saliency maps and heat maps as pictures over tissue, and what the page shows of a patch.
 
-The viewer shows a picture under an overlay, with zoom, pan, opacity and choice of a cell, by mouse,
-touch or keyboard. Its template, style and script are `static/viewer.*`. Its value is what
-`patch_value` and `region_value` return.
+A patch is shown under its saliency map by `static/patch.*`, of which `patch_value` is the value.
 """
 
 import base64
@@ -187,61 +185,10 @@ def patch_value(reader: Reader, patch: PatchResult, point: Point) -> dict:
             "side": 100 * task.centre_px / task.side_px,
         }
     return {
-        **_viewer_value(Image.fromarray(patch.patch), patch_overlay(reader, patch, point)),
-        "key": f"{patch.patch_id} {explained}",
+        "tissue": data_url(Image.fromarray(patch.patch)),
+        "overlay": data_url(patch_overlay(reader, patch, point)),
         "alt": html.escape(alt),
-        "height_vh": 45,
         "square": square,
         "slider": "Explanation" if visit.is_explained(reader, patch) else "",  # "": no slider
-        "keys": "Plus and minus zoom, arrows move.",
         "legend": legend,
-    }
-
-
-def region_value(reader: Reader, region: RegionResult, point: Point) -> dict:
-    """Return what the viewer shows of a region under its heat map."""
-    pixels, (rows, columns, _) = region.pixels(), region.probabilities.shape
-    height, width = pixels.shape[:2]
-    shares = findings.shares_sentence(reader, region.probabilities, point.of_cells)
-    return {
-        **_viewer_value(region_picture(pixels), region_overlay(reader, region, point)),
-        "overlay_width": 100 * columns * region.stride_px / width,
-        "overlay_height": 100 * rows * region.stride_px / height,
-        "rows": rows,
-        "columns": columns,
-        "key": f"{region.name} {region.probabilities.tobytes()[:64].hex()}",
-        "alt": html.escape(f"Region under its heat map. {shares}."),
-        "height_vh": 62,
-        "slider": "Heat map",
-        "keys": "Plus and minus zoom, arrows choose a place, Enter reads it.",
-        "legend": f"{_heat_legend(reader.task)} Places without tissue are left out. Click a place "
-        "to read it closely. Drag to move. Zoom with the buttons or, after a click, the wheel.",
-    }
-
-
-def _heat_legend(task):
-    if task.is_binary:
-        name = html.escape(task.classes[1])
-        return (
-            f"The stronger the orange, the more probable is {name}. A black line encloses what is "
-            f"called {name}."
-        )
-    names = ", ".join(
-        f'<span style="color: {colour}">■</span> {html.escape(name)}'
-        for name, colour in zip(task.classes, colours(task), strict=True)
-    )
-    return f"The colour is the called class ({names}). The stronger it is, the more probable."
-
-
-def _viewer_value(tissue, overlay):
-    return {
-        "tissue": data_url(tissue),
-        "overlay": data_url(overlay),
-        "width": tissue.width,
-        "height": tissue.height,
-        "overlay_width": 100,
-        "overlay_height": 100,
-        "rows": 0,
-        "columns": 0,
-        "square": None,
     }

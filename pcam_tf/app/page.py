@@ -12,7 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from pcam_tf.app import findings, reviews, slide_pages, turns, views, visit_tables
+from pcam_tf.app import (
+    findings,
+    region_views,
+    reviews,
+    slide_pages,
+    turns,
+    views,
+    visit_tables,
+)
 from pcam_tf.app.findings import Reader
 from pcam_tf.app.private_files import PrivateFiles
 from pcam_tf.app.visit import Visit
@@ -81,7 +89,6 @@ def build(
     if reviews_file:
         reviews.check(reviews_file)
     reader, model_turns = findings.with_explanations(reader), turns.Turns()
-    routers, stop_jobs = slide_pages.routers(reader, model_turns, slides)
     files, environment = PrivateFiles(), dict(os.environ)
     # gradio would report the start to its makers, and download what a request names by its URL.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -91,6 +98,8 @@ def build(
     os.environ["GRADIO_TEMP_DIR"] = str(files.uploads)
     processing_utils.async_ssrf_protected_download = _refuse_url
     handlers = Handlers(reader, files, reviews_file, turns=model_turns)
+    regions = region_views.RegionViews(reader, handlers.visits)
+    routers, stop_jobs = slide_pages.routers(reader, model_turns, regions.find, slides)
     handlers.warm_up()
     with gr.Blocks(title="pcam_tf", analytics_enabled=False) as blocks:
         parts = _layout(reader, handlers, has_slides=slides is not None)
@@ -151,12 +160,12 @@ def _results():
     gr.HTML('<p class="result" role="status"></p>', elem_id="pending")  # filled by pending.js
     parts = {
         "summary": gr.HTML("<p>No picture yet.</p>", elem_id="summary"),
-        "region": _viewer("region"),
+        "region": _html("region"),
         "gallery": gr.Gallery(
             label="Patches: choose one", columns=5, visible=False, height=280, buttons=[],
             interactive=False, allow_preview=False, elem_id="gallery",
         ),
-        "patch": _viewer("patch"),
+        "patch": _html("patch"),
         "review": gr.Markdown("", elem_id="reviewed"),
     }  # fmt: skip
     parts |= _review_parts()
@@ -186,12 +195,12 @@ def _review_parts():
     return parts
 
 
-def _viewer(name):
+def _html(name):
     return gr.HTML(
         None,
-        html_template=views.static_text("viewer.html"),
-        css_template=views.static_text("viewer.css"),
-        js_on_load=views.static_text("viewer.js"),
+        html_template=views.static_text(f"{name}.html"),
+        css_template=views.static_text(f"{name}.css"),
+        js_on_load=views.static_text(f"{name}.js"),
         elem_id=name,
         visible=False,
     )

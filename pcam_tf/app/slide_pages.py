@@ -13,6 +13,7 @@ from pcam_tf.app.findings import Reader
 from pcam_tf.app.jobs import EngineInTurns, Job, Jobs
 from pcam_tf.app.slide_folder import SlideFolder
 from pcam_tf.app.turns import Turns
+from pcam_tf.app.viewed import Viewed
 from pcam_tf.app.viewer import Viewer
 from pcam_tf.errors import InputError
 from pcam_tf.models import engines
@@ -24,23 +25,27 @@ _UM_AT_1 = 10  # microns a pixel at 1×: 0.25 at 40×
 
 
 def routers(
-    model: Reader, turns: Turns, folder: str | Path | None
+    model: Reader,
+    turns: Turns,
+    find_region: Callable[[str], Viewed | None],
+    folder: str | Path | None = None,
 ) -> tuple[list[fastapi.APIRouter], Callable[[], None]]:
     """Return the routes of the viewer and, with a folder, of its slides, and what stops the jobs.
 
     Args:
         model: reads the slides.
         turns: at the model.
+        find_region: returns a visitor's region by its key.
         folder: of slides, or None.
 
     Raises:
         InputError: there is no such folder, or the model's answers are no heat map.
     """
     if folder is None:
-        return [], lambda: None
+        return [Viewer(model, turns.small, find_region).router()], lambda: None
     field_predictors.patch_by_patch(model.engine)  # refuses what cannot read slides
     slides, jobs = SlideFolder(folder, model, model.sha256), Jobs(turns)
-    view = Viewer(model, turns.small, slides.find)
+    view = Viewer(model, turns.small, lambda key: find_region(key) or slides.find(key))
     return [SlidePages(slides, view, jobs).router(), view.router()], jobs.stop_all
 
 

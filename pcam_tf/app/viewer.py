@@ -88,12 +88,15 @@ class Viewer:
     def page(self, key: str, embedded: bool = False):
         """Return the page of a slide."""
         found, task = self.viewed(key), self.reader.task
-        return rendered(
+        answer = rendered(
             "viewer_page.html", name=found.name, key=key, embedded=embedded, notes=found.notes,
             powers=_POWERS, has_heat=found.probabilities is not None,
             classes=[(index, task.classes[index]) for index in _shown_classes(task)],
             settings=list(self.reader.points.items()), threshold=_first_threshold(self.reader),
         )  # fmt: skip
+        if embedded:
+            answer.headers["Content-Security-Policy"] = "frame-ancestors 'self'"
+        return answer
 
     def picture(self, key: str):
         """Return the picture for Bokeh, and what the page's script needs to know of it."""

@@ -14,7 +14,7 @@ from pcam_tf import prediction
 from pcam_tf.app import findings, overlays, visit, visit_tables
 from pcam_tf.app.findings import Point, Reader
 from pcam_tf.app.reviews import Review
-from pcam_tf.app.visit import Answer, PatchResult, Visit
+from pcam_tf.app.visit import Answer, PatchResult, RegionResult, Visit
 from pcam_tf.files import written_whole
 from pcam_tf.task import PCAM, Task
 
@@ -50,6 +50,11 @@ def _enumerated(names):
     return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
+def region_value(region: RegionResult, setting: str) -> dict:
+    """Return what shows a region in the viewer: its address, and the setting in use."""
+    return {"address": f"viewer/{region.key}?embedded=true", "setting": setting}
+
+
 def summary(reader: Reader, state: Visit, point: Point) -> str:
     """Return the result of a visit as HTML."""
     lines, patch = [], state.chosen_patch
@@ -61,10 +66,10 @@ def summary(reader: Reader, state: Visit, point: Point) -> str:
         rule = findings.rule(reader, point.of_cells)
         lines += [
             _headline(_colour(reader, shares), sentence),
-            f"<p>{places:,} places, {region.stride_px * mpp:.0f} microns apart, one view each; "
+            f"<p>{places:,} places, one every {region.stride_px * mpp:.0f} µm; "
             f"{html.escape(rule)}.</p>",
         ]
-    if patch:
+    elif patch:
         lines += _patch_lines(reader, patch, point)
     elif len(state.patches) > 1:
         lines.append(_several(reader, state, point))
@@ -132,10 +137,9 @@ def gallery(reader: Reader, state: Visit, point: Point) -> list[tuple[np.ndarray
 
 def notices(state: Visit) -> list[str]:
     """Return warnings: unusual pictures, an unknown scale, large steps."""
-    patch = state.chosen_patch
-    lines = [state.region.notice] if state.region else []
-    if patch and patch.notice:
-        lines.append(f"This place: {patch.notice}" if state.region else patch.notice)
+    # The viewer says of a region's place what there is to say of it.
+    shown = state.region or state.chosen_patch
+    lines = [shown.notice] if shown else []
     return [line for line in [*lines, *state.notes] if line]
 
 
@@ -266,12 +270,10 @@ def _patch_pictures(reader, state, point):
 
 
 def _rows(reader, state, point, setting):
-    rows, rule = [], findings.rule(reader, point)
+    rows, point = [], point.of_cells if state.region else point
+    rule = findings.rule(reader, point)
     if state.region:
-        cells = point.of_cells
-        shares = findings.shares_sentence(reader, state.region.probabilities, cells)
-        if point.threshold is not None:
-            rule = f"in the region {findings.rule(reader, cells)}; in a patch, {rule}"
+        shares = findings.shares_sentence(reader, state.region.probabilities, point)
         rows += [("Region", f"{state.region.name}. {shares}.")]
     patches = state.patches if state.chosen is None else [state.chosen_patch]
     for patch in patches:

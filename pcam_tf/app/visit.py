@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -61,6 +62,10 @@ class RegionResult:
     stride_px: int
     probabilities: np.ndarray  # float32 (rows, columns, classes), calibrated; NaN: no tissue
     notice: str  # how its median place differs from the training data, or ""
+    mpp: float = 0.0  # of the picture that was given
+    key: str = dataclasses.field(
+        default_factory=lambda: secrets.token_urlsafe(18)
+    )  # for the viewer
 
     def pixels(self) -> np.ndarray:
         """Return its pixels, read from the file as they are needed."""
@@ -213,6 +218,8 @@ def read_pictures(
         notes.append(f"Only the centre {which} was read. Give a region as a single file.")
     with visit.lock:
         work.check()
+        if region:
+            region.mpp = used
         visit.patches, visit.region, visit.notes = patches, region, notes
         visit.chosen = 0 if len(patches) == 1 else None
     return used
@@ -272,28 +279,31 @@ def _region_result(reader, visit, name, pixels, progress, work):
     return RegionResult(name, file, stride_px, heat, notice)
 
 
-def read_place(
-    reader: Reader, visit: Visit, row: int, column: int, work: Work | None = None
-) -> None:
-    """Predict the patch around a cell of the region's grid with all views, and choose it.
+def read_place(reader: Reader, visit: Visit, row: int, column: int) -> None:
+    """Choose the patch around a cell of the region's grid; its probability is the heat map's own.
 
     Raises:
         InputError: there is no region, no such cell, or no tissue in it; then no patch is chosen.
-        turns.Stopped: another place was chosen meanwhile.
     """
-    work = work or Work()
     with visit.lock:
         region, visit.patches, visit.chosen = visit.region, [], None
     if region is None:
         raise InputError("the region is no longer stored: read it again.")
     patch = slides.patch_around(region.pixels(), row, column, region.stride_px, reader.task)
-    if np.isnan(region.probabilities[row, column]).any():
+    probabilities = region.probabilities[row, column].astype("float64")
+    if np.isnan(probabilities).any():
         raise InputError("there is no tissue at this place.")
-    # A cell with tissue is part of the patch.
-    found = _predicted(reader, f"{region.name} ({row}, {column})", patch, work)
+    notice = findings.novelty_notice(reader, patch[None])
+    found = PatchResult(place_name(reader, region, row, column), patch, probabilities, notice)
     with visit.lock:
-        work.check()
-        visit.patches, visit.chosen = [found], 0
+        if visit.region is region:
+            visit.patches, visit.chosen = [found], 0
+
+
+def place_name(reader: Reader, region: RegionResult, row: int, column: int) -> str:
+    """Return what a place of a region is called: by its centre, from the top left."""
+    x, y = ((each + 0.5) * region.stride_px * reader.task.mpp for each in (column, row))
+    return f"{region.name}, x {x:.0f} µm, y {y:.0f} µm"
 
 
 def explained_class(reader: Reader, patch: PatchResult, point: Point) -> int:

@@ -50,7 +50,7 @@ def predictions_table(reader: Reader, state: Visit) -> pd.DataFrame:
     notes = {}
     if state.region:
         places = np.argwhere(np.isfinite(state.region.probabilities).all(axis=-1))
-        ids = [f"{state.region.name} ({row}, {column})" for row, column in places]
+        ids = [visit.place_name(reader, state.region, *place) for place in places]
         probabilities = state.region.probabilities[tuple(places.T)]
     else:
         ids = [patch.patch_id for patch in state.patches]

@@ -63,6 +63,20 @@ class Visits:
                 )
         raise InputError("give a picture first.")
 
+    def of_region(self, key: str) -> Visit | None:
+        """Return the visit whose region has a key; to look at a region is to use its visit."""
+        with self._lock:
+            for visit in self._visits.values():
+                if visit.region and visit.region.key == key:
+                    visit.used_at = time.monotonic()
+                    return visit
+        return None
+
+    def region_keys(self) -> set[str]:
+        """Return the keys of all regions that there are."""
+        with self._lock:
+            return {visit.region.key for visit in self._visits.values() if visit.region}
+
     def end(self, session: str) -> None:
         """Stop the work of a visit and delete its files."""
         with self._lock:

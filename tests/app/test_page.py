@@ -331,34 +331,39 @@ def opacity(tab, where):
     return tab.locator(f"{where} .overlay").evaluate("each => getComputedStyle(each).opacity")
 
 
-def test_a_region_is_zoomed_and_its_places_looked_at(tab):
+def test_a_region_is_looked_at_in_the_viewer_and_judged(tab, served):
     tab.get_by_role("button", name="Region", exact=True).click()
-    frame = tab.locator("#region .frame")
-    frame.wait_for()
+    tab.locator("#region iframe").wait_for()
+    viewer = tab.frame_locator("#region iframe")
+    viewer.locator("body[data-ready]").wait_for()
     assert "of the tissue is called tumour" in tab.locator("#summary").inner_text()
 
-    # A click looks at the place, and keeps what was zoomed to.
-    tab.locator("#region").get_by_label("zoom in").click()
-    stage = tab.locator("#region .stage")
-    zoomed = stage.evaluate("each => each.style.transform")
-    assert "scale(1.5)" in zoomed
-    frame.click(position={"x": 60, "y": 60})
-    tab.locator("#patch .frame").wait_for()
-    assert stage.evaluate("each => each.style.transform") == zoomed
-    assert "synthetic region (2, 3)" in tab.locator("#summary").inner_text()
+    # A place is looked at, and the picture stays where it is; the page asks for a judgement.
+    box = tab.locator("#region iframe").bounding_box()
+    viewer.locator("#picture").press("Enter")
+    viewer.locator("#answer.read").wait_for()
+    called = viewer.locator("#answer .call").inner_text().lower()
+    tab.get_by_text("Do you accept that?").wait_for()
+    assert (
+        f"the centre square {called.removeprefix('called ')}"
+        in tab.locator("#reviewed").inner_text()
+    )
+    assert tab.locator("#region iframe").bounding_box() == box
+    assert tab.locator("#patch .frame").count() == 0
+    tab.get_by_role("button", name="Accept").click()
+    tab.get_by_text("agrees").wait_for()
+    assert "x 233 µm, y 202 µm" in pd.read_csv(served[1])["id"].iloc[-1]
 
-    # So do the keys; dragging moves the picture and looks at nothing.
-    frame.press("ArrowRight")
-    frame.press("Enter")
-    tab.get_by_text("synthetic region (2, 4)").wait_for()
-    box = frame.bounding_box()
-    tab.mouse.move(box["x"] + 200, box["y"] + 100)
-    tab.mouse.down()
-    tab.mouse.move(box["x"] + 120, box["y"] + 60, steps=3)
-    tab.mouse.up()
-    assert stage.evaluate("each => each.style.transform") != zoomed
-    frame.press("0")
-    assert "scale(1)" in stage.evaluate("each => each.style.transform")
+    # Another setting moves the threshold; zoom and place stay.
+    viewer.locator("#picture").press("3")
+    tab.get_by_label("Few false alarms").check()
+    threshold = viewer.get_by_role("slider", name="Threshold")
+    for _ in range(100):
+        if threshold.input_value() != "50":
+            break
+        tab.wait_for_timeout(100)
+    assert viewer.get_by_role("button", name="10×").get_attribute("aria-current") == "true"
+    assert viewer.locator("#answer.read").count() == 1
     with tab.expect_download() as download:
         tab.get_by_role("button", name="Heat map (PNG)").click()
     with Image.open(download.value.path()) as picture:
@@ -374,7 +379,7 @@ def test_the_warning_is_legible_and_a_narrow_page_fits(tab, scheme):
     banner.wait_for()
     assert banner.evaluate("each => getComputedStyle(each).color") == "rgb(90, 38, 0)"
     tab.get_by_role("button", name="Region", exact=True).click()
-    tab.locator("#region .frame").wait_for()
+    tab.locator("#region iframe").wait_for()
     page = "document.documentElement"
     assert tab.evaluate(f"{page}.scrollWidth - {page}.clientWidth") == 0
     assert tab.evaluate("[...document.images].every((each) => each.hasAttribute('alt'))")

@@ -52,7 +52,7 @@ def serve(engine, folder):
 
     def serve():
         model = MODEL._replace(engine=engine, sha256="digest")
-        routers, stop = slide_pages.routers(model, turns.Turns(), folder)
+        routers, stop = slide_pages.routers(model, turns.Turns(), {}.get, folder)
         stops.append(stop)
         app = fastapi.FastAPI()
         for router in routers:

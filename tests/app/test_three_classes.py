@@ -71,12 +71,11 @@ def test_a_region_shows_the_called_classes(reader, tmp_path):
     shares = views.as_json(reader, state, point)["shares"]
     assert sum(shares.values()) == pytest.approx(1)
     assert "The tissue is called: " in views.summary(reader, state, point)
-    legend = overlays.region_value(reader, state.region, point)["legend"]
-    assert all(name in legend for name in toy_task.TASK.classes)
     files = views.write_files(reader, state, point, setting)
     assert len(pd.read_csv(files["predictions"])) == 12 and files["heat_map"].exists()
     visit.read_place(reader, state, 1, 2)
-    assert "one.png (1, 2)" in views.summary(reader, state, point)
+    call = int(findings.calls(state.region.probabilities[1, 2], point))
+    assert visit.answer(state, point).call == call
 
 
 def test_a_page_is_built_without_reviews(reader, tmp_path):

@@ -130,6 +130,7 @@ async function readPlace(cell) {
   }
   state.place = cell;
   state.answer = null;
+  find('place').parentElement.scrollTo(0, 0);
   if (!state.seen.some(({row, column}) => row === cell.row && column === cell.column)) {
     state.seen.push(cell);
   }
@@ -143,6 +144,8 @@ async function readPlace(cell) {
   if (!reply.ok) return answer([['p', content.detail, 'notice']]);
   state.answer = content;
   keep();
+  // The page round the viewer, if there is one, asks for the reviewer's judgement.
+  if (parent !== window) parent.postMessage({place: {row: cell.row, column: cell.column}}, location.origin);
   return showPlace();
 }
 let tapped = 0;
@@ -253,6 +256,17 @@ find('save')?.addEventListener('click', ({target}) => {
   if (target.id === 'report') saveReport();
 });
 
+// The page round the viewer has the settings.
+function choose(setting) {
+  const radio = [...document.getElementsByName('setting')].find(({value}) => value === setting);
+  if (!radio || radio.checked) return;
+  radio.checked = true;
+  changed({target: radio});
+}
+addEventListener('message', ({origin, source, data}) => {
+  if (origin === location.origin && source === parent && hasHeat) choose(data.setting);
+});
+
 // Keys.
 const powers = [...document.querySelectorAll('[data-power]')].map((each) => each.dataset.power);
 const flip = (id) => { find(id).click(); };
@@ -300,3 +314,4 @@ let moved = 0;
 picture.onMove(() => { showPower(); clearTimeout(moved); moved = setTimeout(keep, 300); });
 showPower();
 document.body.dataset.ready = 'yes';
+if (parent !== window) parent.postMessage('ready', location.origin);

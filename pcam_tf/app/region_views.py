@@ -1,0 +1,91 @@
+"""A visitor's region in the viewer: at full resolution, under the heat map of the visit."""
+
+import threading
+
+import numpy as np
+
+from pcam_tf.app import findings
+from pcam_tf.app.findings import Reader
+from pcam_tf.app.viewed import Viewed
+from pcam_tf.app.visit import Visit
+from pcam_tf.app.visits import Visits
+from pcam_tf.errors import InputError
+from pcam_tf.slides import reader as slide_reader
+from pcam_tf.slides.grid import Grid
+from pcam_tf.slides.reader import Backend, Slide
+
+
+class RegionViews:
+    """The regions of all visits, by their keys, which cannot be guessed."""
+
+    def __init__(self, reader: Reader, visits: Visits):
+        self._reader, self._visits = reader, visits
+        self._open: dict[str, Viewed] = {}
+        self._lock = threading.Lock()
+
+    def find(self, key: str) -> Viewed | None:
+        """Return a region as the viewer shows it; None if no visit has it any more."""
+        visit = self._visits.of_region(key)
+        with self._lock:
+            for gone in self._open.keys() - self._visits.region_keys():
+                self._open.pop(gone).slide.backend.close()
+            if visit and key not in self._open:
+                with visit.lock:
+                    found = viewed_region(self._reader, visit)
+                if found is None or found.key != key:
+                    return None
+                self._open[key] = found
+            return self._open.get(key)
+
+
+def viewed_region(reader: Reader, visit: Visit) -> Viewed | None:
+    """Return a visit's region as the viewer shows it; None without one.
+
+    Its pixels are those of the uploaded file where a slide's reader can read that, and otherwise
+    those that the model was given.
+    """
+    region = visit.region
+    if region is None:
+        return None
+    slide = _upload(reader, visit, region) or _given(reader, region)
+    rows, columns = region.probabilities.shape[:2]
+    grid = Grid(rows, columns, region.stride_px * reader.task.mpp, slide.mpp)
+    return Viewed(
+        region.key, region.name, slide, grid, region.probabilities, _raw(reader, region),
+        (region.notice,) if region.notice else (),
+    )  # fmt: skip
+
+
+def _upload(reader, visit, region):
+    """Return the file of a visit's region as a slide, if it is the same picture."""
+    if len(visit.uploads) != 1:
+        return None
+    try:
+        slide = slide_reader.open_slide(visit.uploads[0], region.mpp)
+    except InputError:
+        return None
+    height, width = region.pixels().shape[:2]
+    if np.abs(np.subtract(slide.size_at(reader.task.mpp), (width, height))).max() <= 1:
+        return slide
+    slide.backend.close()  # another page of the file, say
+    return None
+
+
+def _given(reader, region):
+    pixels, mpp = region.pixels(), reader.task.mpp
+
+    def read(level, x, y, width, height):
+        return np.ascontiguousarray(pixels[y : y + height, x : x + width])
+
+    backend = Backend((pixels.shape[1::-1],), read, lambda: None, "region", mpp)
+    return Slide(region.file, mpp, (), backend)
+
+
+def _raw(reader, region):
+    """Return the model's own probabilities of two classes, float32 (rows, columns), or None."""
+    if not reader.task.is_binary:
+        return None
+    tissue = np.isfinite(region.probabilities[..., 1])
+    raw = np.full(tissue.shape, np.nan, "float32")
+    raw[tissue] = findings.uncalibrated_cells(reader, region.probabilities[tissue])
+    return raw
