@@ -10,6 +10,7 @@ import contextlib
 import functools
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -57,13 +58,16 @@ def to_slopes(model: keras.Model):
 def at_stride(model: keras.Model, stride: int | None):
     """Split a classifier at its last feature map with a step of `stride` px, or at its last.
 
+    A transformer is split at the tokens that enter its last block, whatever their step: after it,
+    only the class token may reach the head.
+
     Returns:
-        The function of patches to the feature map (n, height, width, channels); the function of the
-        feature map and targets (n,) to slopes of log-odds, like the feature map; and the side in
-        pixels of the part of a patch that the network sees.
+        The function of patches to the feature map (n, height, width, channels) or to tokens
+        (n, tokens, channels); the function of those and targets (n,) to slopes of log-odds, like
+        them; and the side in pixels of the part of a patch that the network sees.
 
     Raises:
-        InputError: the model has no feature map, or as `to_logits`.
+        InputError: the model has neither, or as `to_logits`.
     """
     head, patches, before_head = _ends(model)
     _, calls = _opened(model)
@@ -74,8 +78,9 @@ def at_stride(model: keras.Model, stride: int | None):
         if isinstance(layer, keras.layers.Resizing):
             network_px = layer.compute_output_shape(tensor.shape)[1]
     side = 0 if stride is None else -(-network_px // stride)
+    maps = [each for each in _feature_maps(calls) if each.shape[1] >= side]
     # The last of that side lies on every path to the head, but for unusual backbones.
-    for features in reversed([each for each in _feature_maps(calls) if each.shape[1] >= side]):
+    for features in reversed(maps or _token_maps(calls)):
         try:
             after = keras.Model(features, before_head)
         except ValueError:
@@ -84,9 +89,80 @@ def at_stride(model: keras.Model, stride: int | None):
         forward = _compiled(model, before, functools.partial(before, training=False))
         return forward, _slopes(model, after, head), seen_px
     raise InputError(
-        "Grad-CAM and HiResCAM need a feature map (batch, height, width, channels), which this "
-        "model does not have: choose integrated gradients or SHAP."
+        "Grad-CAM and HiResCAM need a feature map (batch, height, width, channels) or the tokens "
+        "of Keras's MultiHeadAttention, which this model does not have: choose integrated "
+        "gradients or SHAP."
     )
+
+
+@functools.lru_cache(maxsize=8)
+def to_attention(model: keras.Model):
+    """Return what a classifier's attention attends to.
+
+    Returns:
+        The function of patches to the scores of each block's attention, (n, heads, tokens, tokens),
+        and last the share of each of the last tokens in the features, (n, tokens); and the side in
+        pixels of the part of a patch that the network sees.
+
+    Raises:
+        InputError: the model has no layer of Keras's MultiHeadAttention.
+    """
+    patches, calls = _opened(model)
+    attending = [pair for pair in calls if isinstance(pair[0], keras.layers.MultiHeadAttention)]
+    if not attending:
+        raise InputError("attention rollout needs a transformer: this model has no attention.")
+    layers, tokens = zip(*attending, strict=True)
+    before = keras.Model(patches, [*tokens, _shares(calls, tokens[-1])])
+
+    def attention(patches):
+        *seen, shares = before(patches, training=False)
+        return [_scores(*pair) for pair in zip(layers, seen, strict=True)], shares
+
+    crops = [layer for layer, _ in calls if isinstance(layer, keras.layers.CenterCrop)]
+    return _compiled(model, before, attention), crops[-1].height if crops else patches.shape[1]
+
+
+def _scores(layer, tokens):
+    """Return the shares with which a layer attends from each token to each other."""
+    weights = {"/".join(each.path.split("/")[-2:]): each for each in layer.weights}
+
+    def projected(name):
+        values = ops.einsum("ntw,whd->nhtd", tokens, weights[f"{name}/kernel"])
+        bias = weights.get(f"{name}/bias")
+        return values if bias is None else values + ops.expand_dims(bias, 1)
+
+    query, key = projected("query"), projected("key")
+    products = ops.einsum("nhqd,nhkd->nhqk", query, key)
+    return ops.softmax(products / float(np.sqrt(query.shape[-1])), axis=-1)
+
+
+def _shares(calls, tokens):
+    """Return the share of each token in the features: of the class token, learned, or equal."""
+    by_name = {getattr(layer, "name", ""): tensor for layer, tensor in calls}
+    if isinstance(by_name.get("pool"), list):
+        return ops.squeeze(by_name["pool"][0], -1)
+    count = tokens.shape[1]
+    shares = np.full(count, 1 / count, "float32")
+    if "class_token" in by_name:
+        shares = np.eye(count, dtype="float32")[0]
+    return 0 * tokens[:, :, 0] + shares
+
+
+def _token_maps(calls):
+    """Return the tokens that enter the last block of a transformer, alone in a list; or none."""
+    blocks = [
+        index
+        for index, (layer, _) in enumerate(calls)
+        if isinstance(layer, keras.layers.MultiHeadAttention)
+    ]
+    if not blocks:
+        return []
+    norms = [
+        tensor
+        for layer, tensor in calls[: blocks[-1]]
+        if isinstance(layer, keras.layers.LayerNormalization)
+    ]
+    return norms[-1:]
 
 
 def _feature_maps(calls):
@@ -181,9 +257,10 @@ def _replay(model, tensor, calls):
         for layer in model.layers:
             tensor = call(layer, tensor)
     else:
+        # Keras clones no subclasses, as keras-hub's networks are.
         keras.models.clone_model(
-            model,
-            input_tensors=keras.tree.map_structure(lambda _: tensor, model.input),
+            keras.Model(model.inputs, model.outputs),
+            input_tensors=keras.tree.map_structure(lambda _: tensor, model.inputs),
             clone_function=lambda layer: layer,
             call_function=call,
         )

@@ -9,6 +9,7 @@ added to all logits. Of two classes these are the log-odds of the sigmoid. `chec
 a method can be trusted.
 """
 
+import math
 from collections.abc import Callable
 
 import keras
@@ -100,6 +101,28 @@ def shap_partition(model: keras.Model, patches: np.ndarray, targets: np.ndarray)
     return np.stack(maps).astype("float32")
 
 
+def attention_rollout(model: keras.Model, patches: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Return how much of each token reaches the features by way of attention.
+
+    S. Abnar and W. Zuidema, "Quantifying attention flow in transformers", ACL 2020: heads are
+    averaged, the skip connection counts as much as attention, and blocks are multiplied. It knows
+    neither the class nor the sign: a map is above 0 everywhere and the same for each class.
+
+    Raises:
+        InputError: the model has no attention.
+    """
+    del targets
+    to_attention, seen_px = graph.to_attention(model)
+    coarse = []
+    for rows in _batches(len(patches)):
+        scores, flow = to_attention(patches[rows])
+        for score in reversed(scores):
+            heads, flow = np.mean(score, axis=1), np.asarray(flow)
+            flow = (flow + np.einsum("nq,nqk->nk", flow, heads)) / 2
+        coarse.append(_token_grid(flow))
+    return _enlarged(np.concatenate(coarse), seen_px, patches.shape[1])
+
+
 METHODS: dict[str, Callable[[keras.Model, np.ndarray, np.ndarray], np.ndarray]] = {
     "Grad-CAM": grad_cam,
     "HiResCAM, 16 px": hires_cam,
@@ -107,6 +130,8 @@ METHODS: dict[str, Callable[[keras.Model, np.ndarray, np.ndarray], np.ndarray]] 
     "integrated gradients": integrated_gradients,
     "SHAP": shap_partition,
 }
+# Of transformers alone.
+TOKEN_METHODS = {"attention rollout": attention_rollout}
 # The most faithful of the fast ones: docs/explainability.md has the measurements.
 DEFAULT = "HiResCAM, 8 px"
 
@@ -114,14 +139,14 @@ DEFAULT = "HiResCAM, 8 px"
 def maps(
     model: keras.Model, patches: np.ndarray, method: str = DEFAULT, target: int | None = None
 ) -> np.ndarray:
-    """Return the signed maps of a method of `METHODS`, float32 (n, side, side).
+    """Return the signed maps of a method, float32 (n, side, side).
 
     A map explains the log-odds of a class against the rest; see this module's docstring for why.
 
     Args:
         model: a classifier, of any backbone, task and number of classes.
         patches: (n, side, side, 3), RGB 0..255.
-        method: a key of `METHODS`.
+        method: a key of `METHODS` or, for a transformer, of `TOKEN_METHODS`.
         target: index of the class to explain. None: the second of two classes; of more classes, the
             most probable class of each patch.
 
@@ -129,8 +154,8 @@ def maps(
         InputError: no such method or class, patches of another shape, or a model that the method
             cannot explain, such as one that returns NaN.
     """
-    if method not in METHODS:
-        raise errors.unknown("method", method, METHODS)
+    if method not in METHODS | TOKEN_METHODS:
+        raise errors.unknown("method", method, METHODS | TOKEN_METHODS)
     patches = _checked(model, patches)
     if not len(patches):
         return np.zeros((0, *patches.shape[1:3]), "float32")
@@ -145,13 +170,14 @@ def maps_of(
     Args:
         model: a classifier.
         patches: float32 (n, side, side, 3), one or more.
-        method: a key of `METHODS`.
+        method: see `maps`.
         classes: int32 (n,), such as `targets` returns.
 
     Raises:
         InputError: the model cannot be explained.
     """
-    return _finite(np.asarray(METHODS[method](model, patches, classes), "float32"), model)
+    function = (METHODS | TOKEN_METHODS)[method]
+    return _finite(np.asarray(function(model, patches, classes), "float32"), model)
 
 
 def targets(model: keras.Model, patches: np.ndarray, target: int | None = None) -> np.ndarray:
@@ -236,7 +262,7 @@ def _batches(count):
 
 
 def _class_activation(model, patches, targets, *, stride, pooled):
-    """Return feature maps weighted by their gradients, enlarged to the patch."""
+    """Return feature maps, or tokens, weighted by their gradients, enlarged to the patch."""
     to_features, to_slopes, seen_px = graph.at_stride(model, stride)
     side_px = patches.shape[1]
     coarse = []
@@ -244,10 +270,22 @@ def _class_activation(model, patches, targets, *, stride, pooled):
         features = to_features(patches[rows])
         slopes = np.asarray(to_slopes(features, targets[rows]))
         if pooled:
-            slopes = slopes.mean(axis=(1, 2), keepdims=True)
+            slopes = slopes.mean(axis=tuple(range(1, slopes.ndim - 1)), keepdims=True)
         # The sum over the map's places is what they add to the log-odds, up to what is not linear.
-        coarse.append((np.asarray(features) * slopes).sum(axis=-1))
-    coarse = np.concatenate(coarse)
+        added = (np.asarray(features) * slopes).sum(axis=-1)
+        coarse.append(added if added.ndim == 3 else _token_grid(added))
+    return _enlarged(np.concatenate(coarse), seen_px, side_px)
+
+
+def _token_grid(values):
+    """Return values of tokens (n, tokens) as a grid (n, side, side): class token and registers,
+    which come first, are left out."""
+    side = math.isqrt(values.shape[1])
+    return values[:, -side * side :].reshape(-1, side, side)
+
+
+def _enlarged(coarse, seen_px, side_px):
+    """Return coarse maps (n, side, side) of what the network sees as maps of the whole patch."""
     factor = seen_px / coarse.shape[1]
     # Pixels' middles to features' middles; beyond the outermost middles the map stays as it is.
     fine = scipy.ndimage.zoom(
