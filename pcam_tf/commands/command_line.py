@@ -45,6 +45,7 @@ COMMANDS = (
     studies.novelty,
     studies.normalization,
     studies.protocols,
+    studies.transformers,
     subtypes.subtypes,
     slides.slide,
     slides.froc,

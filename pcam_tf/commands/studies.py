@@ -136,3 +136,44 @@ def normalization(
     found = normalization.study(source, run, settings)
     table = reports.markdown_table(normalization.summary_rows(*found))
     return f"{table}\nstudy {run}"
+
+
+def transformers(
+    preset: Annotated[
+        str, typer.Option(metavar="NAME", help="smoke (synthetic patches) or cpu (real ones).")
+    ] = "smoke",
+    data_dir: options.DataDir = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="The folder of the study. Default: runs/transformers-PRESET."
+        ),
+    ] = None,
+    figure: options.Figure = None,
+) -> str:
+    """Train transformers from scratch and distilled, beside a CNN; about three hours at cpu.
+
+    The study resumes; the table is of what is done.
+    """
+    from pcam_tf import data, figures
+    from pcam_tf.evaluation import reports
+    from pcam_tf.figures import transformer_plots
+    from pcam_tf.files import check_outputs, written_whole
+    from pcam_tf.studies import transformers
+    from pcam_tf.training import recipes
+
+    recipes.check_patches(preset, real=bool(data.chosen_dir(data_dir)))
+    run_dir = run or Path("runs") / f"transformers-{preset}"
+    check_outputs([run_dir / "results.csv", figure])
+    source = options.open_source(data_dir)
+    options.refuse_more_classes(data.task_of(source))
+    try:
+        transformers.study(transformers.attempts_of(preset), source, run_dir, preset)
+    finally:  # an interrupted study has results as well
+        if (run_dir / "shipped.json").is_file():
+            found = transformers.results(run_dir)
+            with written_whole(run_dir / "results.csv") as temporary:
+                found.to_csv(temporary, index=False, float_format="%.6g")
+    if figure:
+        figures.save(transformer_plots.auc_by_compute(found), figure)
+    return f"{reports.markdown_table(transformers.summary_rows(found))}\nstudy {run_dir}"

@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "study_plots",
         "subtype_plots",
         "training_plots",
+        "transformer_plots",
     ],
     submod_attrs={
         "plots": [

@@ -116,7 +116,7 @@ def test_warnings_of_libraries_stay_out_of_the_terminal(library, capfd):
 
 
 def test_a_completion_script_is_printed(monkeypatch):
-    environment = os.environ | {"_PCAM_TF_COMPLETE": "complete_bash", "COMP_WORDS": "pcam_tf tr"}
+    environment = os.environ | {"_PCAM_TF_COMPLETE": "complete_bash", "COMP_WORDS": "pcam_tf trai"}
     completed = subprocess.run(
         [sys.executable, "-m", "pcam_tf"],
         env=environment | {"COMP_CWORD": "1"},
