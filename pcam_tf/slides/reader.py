@@ -303,9 +303,8 @@ def openslide_backend(file) -> Backend:
 
 def _on_white(picture):
     """Return an RGBA picture as RGB; where nothing was scanned, it is white."""
-    pixels = np.asarray(picture)
-    if pixels[..., 3].min() == 255:
-        return np.ascontiguousarray(pixels[..., :3])
+    if picture.getchannel("A").getextrema()[0] == 255:
+        return np.asarray(picture.convert("RGB"))
     white = Image.new("RGBA", picture.size, "white")
     white.alpha_composite(picture)
     return np.asarray(white.convert("RGB"))

@@ -80,6 +80,7 @@ def run(
 
 
 def _read_finished(folder, progress):
+    (folder / UNFINISHED).unlink(missing_ok=True)  # left by a kill just before
     heat_map = heat_maps.read(folder)
     cells = heat_map.settings["tissue"]["cells"]
     if progress:
