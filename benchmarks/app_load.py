@@ -38,7 +38,7 @@ def main() -> None:
             files.append(Path(folder) / f"{number}.png")
             Image.fromarray(patch).save(files[-1])
         built = page.build(findings.load_reader(arguments.model))
-        address = serve.serve(built, port=0, wait=False)
+        address = serve.serve(built, wait=False)
         end = time.monotonic() + arguments.seconds
 
         def use(file):

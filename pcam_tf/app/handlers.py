@@ -9,7 +9,7 @@ import gradio as gr
 import numpy as np
 
 from pcam_tf import synthetic
-from pcam_tf.app import overlays, private_files, reviews, turns, views, visit, visit_tables
+from pcam_tf.app import overlays, private_files, reading, reviews, turns, views, visit, visit_tables
 from pcam_tf.app.findings import Reader
 from pcam_tf.app.private_files import PrivateFiles
 from pcam_tf.app.turns import Turns, Work
@@ -108,13 +108,31 @@ class Handlers:
         used = visit.read_pictures(
             self.reader,
             state,
-            _readable(list(state.uploads), self.reader.task, mpp, damaged),
+            self._readable(state, mpp, work, damaged),
             several=len(state.uploads) > 1,
             progress=_progress_bar(progress),
             work=work,
         )
         state.notes += [f"Left out: {reason}" for reason in damaged]
         return self._logged_values(state, work) | {"mpp": used}
+
+    def _readable(self, state, mpp, work, refused) -> Iterator[tuple[str, image_files.Picture]]:
+        """Yield the uploads that can be read, and collect the reasons of others if any can be."""
+        uploads = list(state.uploads)
+        for number, file in enumerate(uploads, 1):
+            work.check()
+            try:
+                picture = self._read(file, mpp, state, work)
+            except InputError as error:
+                refused.append(str(error))
+                if len(refused) == number == len(uploads):
+                    raise
+            else:
+                yield file.name, picture
+
+    def _read(self, path, mpp, state, work):
+        name = visit.safe_name(path.name)
+        return reading.read(path, self.reader.task, mpp, name, state.folder, work)
 
     def read_example(self, name, setting, request: gr.Request, progress=_PROGRESS):
         """Read a synthetic example."""
@@ -251,8 +269,8 @@ class Handlers:
         state = Visit(self.files.new_visit())
         try:
             self.files.check_room()
-            path = _upload(picture, self.files)
-            pictures = [(path.name, _read(path, self.reader.task, visit.entered_mpp(mpp)))]
+            path, mpp = _upload(picture, self.files), visit.entered_mpp(mpp)
+            pictures = [(path.name, self._read(path, mpp, state, work))]
             visit.read_pictures(self.reader, state, pictures, several=False, work=work)
             return views.as_json(self.reader, state, point)
         except turns.Stopped as error:
@@ -376,23 +394,6 @@ class Handlers:
 
 def _progress_bar(progress):
     return lambda text, done, total: progress((done, total), desc=text, unit="places")
-
-
-def _readable(files: list[Path], task, mpp, refused) -> Iterator[tuple[str, image_files.Picture]]:
-    """Yield the uploads that can be read, and collect the reasons of others if any can be."""
-    for number, file in enumerate(files, 1):
-        try:
-            picture = file.name, _read(file, task, mpp)
-        except InputError as error:
-            refused.append(str(error))
-            if len(refused) == number == len(files):
-                raise
-        else:
-            yield picture
-
-
-def _read(path: Path, task: Task, mpp: float | None) -> image_files.Picture:
-    return image_files.read(path, task, mpp, visit.safe_name(path.name))
 
 
 def _upload(path: str, files: PrivateFiles) -> Path:

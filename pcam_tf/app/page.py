@@ -4,13 +4,13 @@ A visitor's pictures are deleted when the visitor leaves, or after an hour witho
 `private_files`.
 """
 
+import dataclasses
 import functools
 import html
 import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 from pcam_tf.app import (
     findings,
@@ -27,6 +27,7 @@ from pcam_tf.app.visit import Visit
 from pcam_tf.errors import InputError, missing_extra
 
 try:
+    import fastapi
     import gradio as gr
     from gradio import processing_utils
 except ModuleNotFoundError as error:
@@ -39,24 +40,46 @@ _PENDING_JS = {
     name: f"(...values) => {{ window.pcamPending?.({name!r}); return values; }}"
     for name in ("read", "answer", "answered", "unread", "failed", "removed")
 }
+_ENVIRONMENT = {
+    "GRADIO_ANALYTICS_ENABLED": "False",  # or the start would be reported to gradio's makers
+    # Or 10,000 events would be kept, and counted by pandas after each one.
+    "GRADIO_ANALYTICS_MAX_EVENTS": "1",
+    "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000000",
+    "GRADIO_TEMP_DIR": "",
+}
 _FAILED = "The server could not process this. Try again, or use another picture."
 
 
-class Page(NamedTuple):
-    """A page that can be served."""
+@dataclasses.dataclass
+class Page:
+    """A page that can be served.
+
+    Attributes:
+        blocks: what gradio serves.
+        handlers: of its events.
+        environment: of the process before the page was built.
+        routers: further routes, of fastapi.
+        ending: called when the page is closed, the last one first.
+    """
 
     blocks: gr.Blocks
     handlers: Handlers
-    environment: dict[str, str]  # of the process before the page was built
-    routers: list  # of the viewer, for `serve`
-    stop_jobs: Callable[[], None]
+    environment: dict[str, str]
+    routers: list[fastapi.APIRouter] = dataclasses.field(default_factory=list)
+    ending: list[Callable[[], None]] = dataclasses.field(default_factory=list)
+
+    def sweep(self) -> None:
+        """Delete what nobody has used for long."""
+        self.handlers.sweep()
+        known = self.blocks.upload_file_set
+        known -= {path for path in list(known) if not Path(path).exists()}
 
     def close(self) -> None:
         """End the server and delete the files of all visitors."""
-        self.stop_jobs()
-        self.blocks.close()
+        while self.ending:
+            self.ending.pop()()
         self.handlers.files.close()
-        for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED"):
+        for name in _ENVIRONMENT:
             os.environ.pop(name, None)
             os.environ.update({name: self.environment[name]} if name in self.environment else {})
 
@@ -90,12 +113,8 @@ def build(
         reviews.check(reviews_file)
     reader, model_turns = findings.with_explanations(reader), turns.Turns()
     files, environment = PrivateFiles(), dict(os.environ)
-    # gradio would report the start to its makers, and download what a request names by its URL.
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    # It would also keep 10,000 events, and count them by pandas after each one.
-    os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
-    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = "1000000000"
-    os.environ["GRADIO_TEMP_DIR"] = str(files.uploads)
+    os.environ |= _ENVIRONMENT | {"GRADIO_TEMP_DIR": str(files.uploads)}
+    # gradio would download what a request names by its address.
     processing_utils.async_ssrf_protected_download = _refuse_url
     handlers = Handlers(reader, files, reviews_file, turns=model_turns)
     regions = region_views.RegionViews(reader, handlers.visits)
@@ -106,7 +125,7 @@ def build(
         _connect(parts, handlers)
         _add_endpoint(handlers)
         blocks.unload(handlers.leave)
-    return Page(blocks, handlers, environment, routers, stop_jobs)
+    return Page(blocks, handlers, environment, routers, [stop_jobs])
 
 
 async def _refuse_url(url: str, *_, **__) -> str:

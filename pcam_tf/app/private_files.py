@@ -11,6 +11,7 @@ import secrets
 import shutil
 import stat
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -44,6 +45,7 @@ class PrivateFiles:
             _remove_left(parent)
             name = f"{os.getpid()}-{time.time_ns():x}"
             # The lock is there before the folder: a folder without one belongs to no process.
+            self._room, self._reserved = threading.Lock(), 0
             self._lock = filelock.FileLock(parent / f"{name}.lock")
             self._lock.acquire()
             self.folder = parent / name
@@ -75,8 +77,26 @@ class PrivateFiles:
         """
         used = sum(_size(file) for file in self.folder.rglob("*"))
         free = shutil.disk_usage(self.folder).free
+        size += self._reserved
         if used + size > QUOTA_BYTES or free < size + _SPARE_BYTES:
             raise InputError("the server has no room for more pictures: try again in some minutes.")
+
+    def reserved(self, size: int) -> contextlib.AbstractContextManager[None]:
+        """Return a context in which there is room for something that is being written.
+
+        Raises:
+            InputError: there is no room.
+        """
+        with self._room:
+            self.check_room(size)
+            self._reserved += size
+        context = contextlib.ExitStack()
+        context.callback(self._free, size)
+        return context
+
+    def _free(self, size):
+        with self._room:
+            self._reserved -= size
 
     def sweep(self) -> None:
         """Remove uploads that are older than ten minutes."""

@@ -3,17 +3,27 @@
 Nothing on the page comes from another host.
 """
 
+import contextlib
 import importlib.resources
 import ipaddress
-import signal
+import logging
+import socket
+import stat
+import threading
+import time
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 from pcam_tf.errors import InputError
 
-LARGEST_FILE = "200mb"
-WAITING = 40  # requests in the queue; a further one is refused
+WAITING = 40  # requests in gradio's queue; a further one is refused
+_MOST_CONNECTIONS = 1000
+_SWEEP_SECONDS = 30
 _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 _MONOSPACE = ["ui-monospace", "Menlo", "Consolas", "monospace"]
+
+log = logging.getLogger(__name__)
 
 
 def login(text: str | None, host: str) -> tuple[str, str] | None:
@@ -31,6 +41,8 @@ def login(text: str | None, host: str) -> tuple[str, str] | None:
     user, _, file = text.partition(":")
     try:
         password = Path(file).read_text(encoding="utf-8").strip() if user and file else ""
+        if password and stat.S_IMODE(Path(file).stat().st_mode) & 0o077:
+            warnings.warn(f"others can read the password in {file}: chmod 600 {file}", stacklevel=2)
     except OSError as error:
         raise InputError(f"cannot read the password in {file}: {error.strerror}.") from error
     if not password:
@@ -45,81 +57,125 @@ def _is_loopback(host):
         return host == "localhost"
 
 
+def listen(host: str = "127.0.0.1", port: int | None = None) -> socket.socket:
+    """Return a socket that listens, before the long work of loading a model begins.
+
+    Args:
+        host: the address to listen on.
+        port: 0 or None for one that is free.
+
+    Raises:
+        InputError: the port is taken, or there is no such address.
+    """
+    try:
+        address = socket.getaddrinfo(host, port or 0, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[4][:2], family=address[0], backlog=1024)
+    except OSError as error:
+        raise InputError(
+            f"cannot serve on {host}, port {port}: {error.strerror or error}; choose another "
+            "--port or --host."
+        ) from error
+
+
 def serve(
     page,
     *,
-    host: str = "127.0.0.1",
-    port: int | None = None,
+    listening: socket.socket | None = None,
     auth: tuple[str, str] | None = None,
+    names: Iterable[str] = (),
     wait: bool = True,
 ) -> str:
     """Serve the page and return its address.
 
     Args:
-        page: what `page.build` returned.
-        host: the address to listen on.
-        port: 0 or None for one that is free.
+        page: what `page.build` returned; `page.close()` ends a server that is not waited for.
+        listening: what `listen` returned; None for any free port of this machine.
         auth: user and password; see `login`.
+        names: by which visitors reach the server, beside its addresses and this machine's name.
         wait: whether to return only when the process is interrupted.
-
-    Raises:
-        InputError: the port is taken.
     """
     # Not above: a wrong --auth is reported at once, without gradio.
-    import fastapi
-    import gradio as gr
+    import uvicorn
 
-    blocks = page.blocks
-    css = importlib.resources.files("pcam_tf.app") / "static" / "page.css"
-    script = css.with_name("pending.js")
-    blocks.queue(max_size=WAITING, default_concurrency_limit=1)
-    try:
-        _, address, _ = blocks.launch(
-            server_name=host,
-            server_port=port or None,
-            auth=auth,
-            share=False,
-            inbrowser=False,
-            prevent_thread_lock=True,
-            show_error=False,
-            quiet=True,
-            footer_links=[],
-            enable_monitoring=False,
-            ssr_mode=False,
-            pwa=False,
-            mcp_server=False,
-            max_file_size=LARGEST_FILE,
-            state_session_capacity=100,
-            theme=gr.themes.Default(
-                primary_hue="blue", neutral_hue="slate", font=_FONTS, font_mono=_MONOSPACE
-            ),
-            css=css.read_text(encoding="utf-8"),
-            head=f"<script>{script.read_text(encoding='utf-8')}</script>",
+    listening = listening or listen()
+    host, port = listening.getsockname()[:2]
+    application = _guarded(page, host, port, auth, names)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            application,
+            log_level="warning",
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=2,  # open tabs never end by themselves
+            limit_concurrency=_MOST_CONNECTIONS,
+            server_header=False,
         )
-    except OSError as error:
-        raise InputError(f"cannot serve on {host}, port {port}: choose another --port.") from error
-    for router in page.routers:
-        blocks.app.include_router(router, dependencies=[fastapi.Depends(_signed_in(blocks.app))])
+    )
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+    stop = threading.Event()
+    sweeper = threading.Thread(target=_sweep, args=(page, stop), daemon=True)
+    sweeper.start()
+    page.ending.append(stop.set)
     if wait:
-        # SIGTERM ends the process like Ctrl-C, so that visitors' pictures are deleted.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         print(f"the page is at {address} (Ctrl-C ends it)", flush=True)
         try:
-            blocks.block_thread()
+            # SIGTERM ends it as well.
+            with contextlib.suppress(KeyboardInterrupt):
+                server.run(sockets=[listening])
         finally:
             page.close()
+        return address
+    thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+    thread.start()
+    page.ending.append(lambda: _end(server, thread))
+    while thread.is_alive() and not server.started:
+        time.sleep(0.02)
     return address
 
 
-def _signed_in(app):
-    """Return what refuses a request of the viewer without the password, where one is needed."""
-    # Not above: see `serve`. FastAPI has to know the class by its name.
-    from fastapi import HTTPException
-    from starlette.requests import HTTPConnection
+def _end(server, thread):
+    server.should_exit = True
+    thread.join()
 
-    def check(request: HTTPConnection):
-        names = (f"access-token-{app.cookie_id}", f"access-token-unsecure-{app.cookie_id}")
-        if app.auth is not None and not any(request.cookies.get(n) in app.tokens for n in names):
-            raise HTTPException(401, "Log in first.")
 
-    return check
+def _sweep(page, stop):
+    while not stop.wait(_SWEEP_SECONDS):
+        try:
+            page.sweep()
+        except Exception:  # it must go on: the next time it may succeed
+            log.exception("cannot delete old files")
+
+
+def _guarded(page, host, port, auth, names):
+    """Return the application that answers requests."""
+    import fastapi
+    import gradio as gr
+
+    from pcam_tf.app import uploads
+    from pcam_tf.app.guard import Guard
+
+    app = fastapi.FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    for router in (uploads.router(page.handlers.files, page.blocks.upload_file_set), *page.routers):
+        app.include_router(router)
+    static = importlib.resources.files("pcam_tf.app") / "static"
+    css, script = ((static / name).read_text("utf-8") for name in ("page.css", "pending.js"))
+    page.blocks.queue(max_size=WAITING)
+    gr.mount_gradio_app(
+        app, page.blocks, "/", server_name=host, server_port=port,
+        auth=auth, show_error=False, footer_links=[], run_history=False, enable_monitoring=False,
+        ssr_mode=False, pwa=False, mcp_server=False, max_file_size=uploads.LARGEST_BYTES,
+        theme=gr.themes.Default(
+            primary_hue="blue", neutral_hue="slate", font=_FONTS, font_mono=_MONOSPACE
+        ),
+        css=css, head=f"<script>{script}</script>",
+    )  # fmt: skip
+    mounted = app.routes[-1].app
+
+    def is_logged_in(request):
+        if auth is None:
+            return True
+        # gradio's cookies: one for TLS, one without.
+        cookies = (f"access-token-{each}{mounted.cookie_id}" for each in ("", "unsecure-"))
+        return any(request.cookies.get(cookie) in mounted.tokens for cookie in cookies)
+
+    hosts = {"localhost", host, socket.gethostname(), socket.getfqdn(), *names}
+    return Guard(app, hosts, page.handlers.files.folder, is_logged_in)

@@ -36,6 +36,7 @@ class Turns:
         self._changed = threading.Condition()
         self._is_busy = False
         self._small = 0  # small works that wait
+        self._reading = threading.Lock()
         self._line: list[object] = []  # large works, the first one is at work
 
     def _take(self, may_begin: Callable[[], bool]):
@@ -70,6 +71,21 @@ class Turns:
             yield
         finally:
             self._give()
+
+    @contextlib.contextmanager
+    def reading(self, stop: threading.Event) -> Iterator[None]:
+        """Read a large picture, one at a time: it takes memory, not the model.
+
+        Raises:
+            Stopped: `stop` was set.
+        """
+        while not self._reading.acquire(timeout=_LOOK_SECONDS):
+            check(stop)
+        try:
+            check(stop)
+            yield
+        finally:
+            self._reading.release()
 
     @contextlib.contextmanager
     def large(

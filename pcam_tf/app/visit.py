@@ -15,13 +15,12 @@ from typing import NamedTuple
 import numpy as np
 
 from pcam_tf import prediction, slides
-from pcam_tf.app import findings, private_files
+from pcam_tf.app import findings, private_files, reading
 from pcam_tf.app.findings import Point, Reader
 from pcam_tf.app.reviews import Review
 from pcam_tf.app.turns import Work
 from pcam_tf.data import image_files, image_scale
 from pcam_tf.errors import InputError
-from pcam_tf.files import written_whole
 from pcam_tf.task import Task
 
 MOST_PICTURES = 100
@@ -197,10 +196,14 @@ def read_pictures(
         doubts += [note for note in picture.doubts if note not in doubts]
         is_assumed = is_assumed or picture.is_assumed
         if not several and max(pixels.shape[:2]) >= region_px:
-            region = _region_result(reader, visit, name, pixels, progress, work)
+            try:
+                region = _region_result(reader, visit, name, pixels, progress, work)
+            finally:
+                reading.discard(pixels)
         else:
             cropped += pixels.shape != task.shape
-            centre = np.ascontiguousarray(prediction.centre(pixels, task.side_px))
+            centre = np.array(prediction.centre(pixels, task.side_px))
+            reading.discard(pixels)
             patches.append(_patch_result(reader, name, centre, work))
     _number_copies(patches)
     notes = [
@@ -273,9 +276,7 @@ def _region_result(reader, visit, name, pixels, progress, work):
     file = visit.folder / REGION_FILE
     with visit.lock:
         work.check()  # a visit that has ended must not get files again
-        visit.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with written_whole(file) as temporary:
-            np.save(temporary, pixels)
+        reading.keep(pixels, file)
     return RegionResult(name, file, stride_px, heat, notice)
 
 

@@ -26,6 +26,13 @@ def app(
             help="Ask for this user and the password in FILE. Needed if others can reach the host.",
         ),
     ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A name by which others reach the page, such as that of a reverse proxy.",
+        ),
+    ] = None,
     reviews: Annotated[
         Path | None,
         typer.Option(metavar="CSV", help="Append what reviewers accept and correct to this file."),
@@ -50,7 +57,8 @@ def app(
     password = [auth.partition(":")[2]] if auth else []
     check_outputs([reviews], [*options.input_files(models=[model]), *password])
 
-    from pcam_tf.app import findings, page
+    with serve.listen(host, port) as listening:
+        from pcam_tf.app import findings, page
 
-    blocks = page.build(findings.load_reader(model, engine), reviews, slides)
-    serve.serve(blocks, host=host, port=port, auth=user_and_password)
+        built = page.build(findings.load_reader(model, engine), reviews, slides)
+        serve.serve(built, listening=listening, auth=user_and_password, names=name or ())

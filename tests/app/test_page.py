@@ -12,10 +12,9 @@ import tiny_training
 from PIL import Image
 
 from pcam_tf import __main__, slides, synthetic
-from pcam_tf.app import findings, handlers, page, serve
+from pcam_tf.app import findings, page, serve
 from pcam_tf.errors import InputError
 from pcam_tf.models import backbones, classifier
-from pcam_tf.task import PCAM
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -56,7 +55,7 @@ def served(reader, tmp_path_factory):
     """Return the address of a page that is served, and its file of reviews."""
     file = tmp_path_factory.mktemp("reviews") / "reviews.csv"
     built = page.build(reader, file)
-    yield serve.serve(built, port=0, wait=False), file, built.handlers
+    yield serve.serve(built, wait=False), file, built.handlers
     built.close()
     gc.collect()  # here, where such warnings are ignored, and not in another module's test
 
@@ -383,14 +382,3 @@ def test_the_warning_is_legible_and_a_narrow_page_fits(tab, scheme):
     page = "document.documentElement"
     assert tab.evaluate(f"{page}.scrollWidth - {page}.clientWidth") == 0
     assert tab.evaluate("[...document.images].every((each) => each.hasAttribute('alt'))")
-
-
-def test_one_unreadable_upload_does_not_take_the_others_with_it(patches, tmp_path):
-    bad = odd_pictures.make(tmp_path, "truncated")
-    Image.fromarray(patches[0]).save(tmp_path / "good.png")
-    refused = []
-    read = list(handlers._readable([bad, tmp_path / "good.png"], PCAM, None, refused))
-    assert [name for name, _ in read] == ["good.png"]
-    assert len(refused) == 1 and refused[0].startswith("truncated.png is not a picture")
-    with pytest.raises(InputError, match="damaged"):
-        list(handlers._readable([bad, bad], PCAM, None, []))

@@ -108,6 +108,16 @@ def test_a_refused_file_leaves_no_answer_and_its_reason(handlers, patches):
     assert set(handlers.change_setting("Misses few tumours", tab())) == {"meaning"}
 
 
+def test_one_unreadable_upload_does_not_take_the_others_with_it(handlers, patches):
+    good, bad = (uploaded(handlers, patches[0], f"{name}.png") for name in ("good", "bad"))
+    Path(bad).write_bytes(Path(good).read_bytes()[:300])
+    values = handlers.read_files([bad, good], "Balanced", tab())
+    assert "Called normal" in values["summary"]
+    assert "Left out: bad.png is not a picture" in values["summary"]
+    with pytest.raises(InputError, match="damaged"):
+        handlers.read_files([bad, bad], "Balanced", tab())
+
+
 def test_without_its_file_there_is_no_answer(handlers, patches):
     shown = handlers.read_files([uploaded(handlers, patches[0])], "Balanced", tab())
     values = handlers.remove_files(tab())
