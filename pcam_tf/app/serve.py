@@ -7,11 +7,11 @@ import contextlib
 import importlib.resources
 import ipaddress
 import logging
+import signal
 import socket
 import stat
 import threading
 import time
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def login(text: str | None, host: str) -> tuple[str, str] | None:
     try:
         password = Path(file).read_text(encoding="utf-8").strip() if user and file else ""
         if password and stat.S_IMODE(Path(file).stat().st_mode) & 0o077:
-            warnings.warn(f"others can read the password in {file}: chmod 600 {file}", stacklevel=2)
+            log.warning("others can read the password in %s: chmod 600 %s", file, file)
     except OSError as error:
         raise InputError(f"cannot read the password in {file}: {error.strerror}.") from error
     if not password:
@@ -118,7 +118,8 @@ def serve(
     if wait:
         print(f"the page is at {address} (Ctrl-C ends it)", flush=True)
         try:
-            # SIGTERM ends it as well.
+            # uvicorn ends the server at SIGTERM or Ctrl-C, then raises the signal again.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
             with contextlib.suppress(KeyboardInterrupt):
                 server.run(sockets=[listening])
         finally:

@@ -402,17 +402,18 @@ def test_an_impossible_port_is_refused_in_a_line(capfd):
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM")
-def test_nothing_is_left_of_a_server_that_is_ended_with_an_open_tab(tmp_path, patch):
+def test_nothing_is_left_of_a_server_that_is_ended_with_an_open_tab(tmp_path):
     command = [sys.executable, "-m", "pcam_tf", "app", "--port", "0"]
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
-        address = process.stdout.readline().split()[4]
-        file = tmp_path / "patient.png"
-        Image.fromarray(patch).save(file)
-        assert upload(address, file.read_bytes()).status_code == 200
-        assert list(tmp_path.rglob("uploads/**/patient.png"))
-        with httpx.stream("GET", f"{address}gradio_api/heartbeat/a", timeout=60) as tab:
-            next(tab.iter_lines())
-            process.send_signal(signal.SIGTERM)
-            process.wait(30)
-    assert not list(tmp_path.rglob("uploads"))
+        try:
+            address = process.stdout.readline().split()[4]
+            assert upload(address).status_code == 200
+            assert list(tmp_path.rglob("patient.png"))
+            with httpx.stream("GET", f"{address}gradio_api/heartbeat/a", timeout=60) as tab:
+                next(tab.iter_lines())
+                process.send_signal(signal.SIGTERM)
+                process.wait(60)
+        finally:
+            process.kill()
+    assert not list(tmp_path.rglob("patient.png"))
