@@ -75,7 +75,7 @@ class PrivateFiles:
         Raises:
             InputError: there is no room.
         """
-        used = sum(_size(file) for file in self.folder.rglob("*"))
+        used = sum(_size(path) for path in _files(self.folder))
         free = shutil.disk_usage(self.folder).free
         size += self._reserved
         if used + size > QUOTA_BYTES or free < size + _SPARE_BYTES:
@@ -101,13 +101,11 @@ class PrivateFiles:
     def sweep(self) -> None:
         """Remove uploads that are older than ten minutes."""
         oldest = time.time() - UPLOAD_SECONDS
-        for path in sorted(self.uploads.rglob("*"), reverse=True):  # what is in a folder first
+        for folder in self.uploads.iterdir():
             with contextlib.suppress(OSError):
-                if path.is_dir():
-                    if path.stat().st_mtime < oldest:
-                        path.rmdir()  # fails unless it is empty
-                elif path.stat().st_mtime < oldest:
-                    path.unlink()
+                newest = max((path.stat().st_mtime for path in _files(folder)), default=0)
+                if max(newest, folder.stat().st_mtime) < oldest:
+                    remove(folder)
 
     def close(self) -> None:
         """Remove the folder with all that is in it."""
@@ -136,7 +134,9 @@ def copy(source: Path, into: Path) -> Path:
 
 
 def remove(folder: Path) -> None:
-    """Delete a folder with all that is in it, if it is there."""
+    """Delete a folder with all that is in it, or a file, if it is there."""
+    if folder.is_file():
+        folder.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -172,6 +172,14 @@ def _remove_left(parent):
 def _drop(lock):
     lock.release()
     Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def _files(folder):
+    """Yield the files in a folder and below it; what is removed meanwhile is left out."""
+    if folder.is_file():
+        yield folder
+    for parent, _, names in os.walk(folder):  # unlike rglob it minds no folder that vanishes
+        yield from (Path(parent, name) for name in names)
 
 
 def _size(path):
