@@ -68,6 +68,7 @@ class Reader(NamedTuple):
     cell_temperature: float = 1.0  # for one view
     views: int = reports.VIEWS  # of a patch, as in the report
     method: str | None = explain.DEFAULT  # that explains; None: the model cannot be explained
+    file: Path | None = None
     sha256: str = ""  # of the file
 
 
@@ -112,7 +113,7 @@ def load_reader(model: str | Path | None = None, engine: str | None = None) -> R
     views = report.get("views", reports.VIEWS)
     return Reader(
         loaded, predicting, task, name, temperature, points, cell_temperature, views,
-        sha256=model_files.digest(path),
+        file=path, sha256=model_files.digest(path),
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from pcam_tf.models.engines import Engine
 
 WAITING, RUNNING, DONE, FAILED, CANCELLED = "waiting", "running", "done", "failed", "cancelled"
 _PATCHES = 32  # of a turn: a quarter of a second on two cores
+_FIELDS = 2  # of a turn, one a core
 _FAILED = "The server could not read this slide."
 
 
@@ -84,6 +85,27 @@ class EngineInTurns:
             with self._turns.batch():
                 found.append(self._engine.predict_on_batch(batch)[:count])
         return np.concatenate(found)
+
+
+def in_turns(predict: Callable, model_turns: Turns, stop: threading.Event) -> Callable:
+    """Return what predicts fields for a job, two a turn, until the job is stopped.
+
+    Args:
+        predict: of a `FieldPredictor`.
+        model_turns: at the model.
+        stop: of the job.
+    """
+
+    def predict_in_turns(fields, wanted):
+        found = []
+        for first in range(0, len(fields), _FIELDS):
+            turns.check(stop)
+            part = slice(first, first + _FIELDS)
+            with model_turns.batch():
+                found.append(predict(fields[part], wanted[part]))
+        return np.concatenate(found)
+
+    return predict_in_turns
 
 
 class Jobs:

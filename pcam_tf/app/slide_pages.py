@@ -10,13 +10,13 @@ from fastapi.responses import JSONResponse, Response
 
 from pcam_tf.app import answers, viewer
 from pcam_tf.app.findings import Reader
-from pcam_tf.app.jobs import EngineInTurns, Job, Jobs
+from pcam_tf.app.jobs import EngineInTurns, Job, Jobs, in_turns
 from pcam_tf.app.slide_folder import SlideFolder
 from pcam_tf.app.turns import Turns
 from pcam_tf.app.viewed import Viewed
 from pcam_tf.app.viewer import Viewer
 from pcam_tf.errors import InputError
-from pcam_tf.models import engines
+from pcam_tf.models import engines, model_files
 from pcam_tf.slides import field_predictors, slide_runs
 
 _THUMBNAIL_PX = 320
@@ -125,16 +125,24 @@ class SlidePages:
         return JSONResponse(job.as_json())
 
     def _read(self, key, slide, job: Job):
-        model = self.viewer.reader
-        engine = EngineInTurns(model.engine, self.jobs.turns, job.stop)
-        about = {"sha256": model.sha256, "engine": engines.name_of(model.engine)}
+        predictor, engine = self._predictor(job)
         slide_runs.run(
-            slide.path, self.slides.result_folder(slide.path),
-            field_predictors.patch_by_patch(engine), about,
+            slide.path, self.slides.result_folder(slide.path), predictor,
+            {"sha256": self.viewer.reader.sha256, "engine": engine},
             mpp=self.slides.scale(slide.path), progress=job.tell,
         )  # fmt: skip
         self.slides.forget(key)
         self.viewer.forget(key)
+
+    def _predictor(self, job):
+        """Return what predicts fields in turns, and the name of its engine, as `slide` does."""
+        model, model_turns = self.viewer.reader, self.jobs.turns
+        if model.file and model_files.is_for_fields(model.file):
+            predictor = field_predictors.one_pass(model.file)
+            predict = in_turns(predictor.predict, model_turns, job.stop)
+            return dataclasses.replace(predictor, predict=predict), "litert"
+        engine = EngineInTurns(model.engine, model_turns, job.stop)
+        return field_predictors.patch_by_patch(engine), engines.name_of(model.engine)
 
     def set_scale(self, key: str, mpp: Annotated[float, fastapi.Body(embed=True)]):
         """Keep the scale of a slide whose file states none."""

@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from small_slide import MODEL
 
-from pcam_tf.app import slide_folder, slide_pages, turns
+from pcam_tf.app import jobs, slide_folder, slide_pages, turns
 from pcam_tf.errors import InputError
 from pcam_tf.slides import heat_maps, reader
 from pcam_tf.task import PCAM
@@ -133,6 +133,21 @@ def test_a_slide_without_a_scale_is_asked_for_it_first(serve):
     assert client.get(f"/viewer/{SILENT}/picture.json").json()["mpp"] == 0.5
     assert serve().get(f"/viewer/{SILENT}/picture.json").json()["mpp"] == 0.5
     assert "scanned at" not in client.get("/viewer/").text
+
+
+def test_fields_are_predicted_two_a_turn_until_the_job_is_stopped():
+    stop, sizes = threading.Event(), []
+
+    def predict(fields, wanted):
+        sizes.append(len(fields))
+        return fields * wanted
+
+    predict_in_turns = jobs.in_turns(predict, turns.Turns(), stop)
+    np.testing.assert_array_equal(predict_in_turns(np.arange(5), np.full(5, 2)), np.arange(5) * 2)
+    assert sizes == [2, 2, 1]
+    stop.set()
+    with pytest.raises(turns.Stopped):
+        predict_in_turns(np.arange(5), np.arange(5))
 
 
 def test_no_request_names_a_path_or_comes_from_another_site(serve):
