@@ -22,6 +22,8 @@ _RENAMED = (
     (r"^embeddings\.mask_token$", "mask_token"),
     (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
     (r"^encoder\.layer\.", "blocks."),
+    # DINOv2 trains blocks in chunks: chunk, then number.
+    (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),
     (r"^layernorm\.", "norm."),
     (r"\.layernorm_before\.", ".norm1."),
     (r"\.layernorm_after\.", ".norm2."),

@@ -132,6 +132,17 @@ def teacher(tensors):
     return {"student": student, "teacher": network | heads, "epoch": 3}
 
 
+def chunked(tensors):
+    """Return the tensors of a DINOv2 training, whose blocks lie in chunks of one."""
+    names = {f"blocks.{index}.": f"blocks.{index}.{index}." for index in (0, 1)}
+    renamed = {}
+    for name, tensor in dinov2(tensors).items():
+        for old, new in names.items():
+            name = name.replace(old, new, 1) if name.startswith(old) else name
+        renamed[f"teacher.backbone.{name}"] = tensor
+    return renamed
+
+
 def swiglu_apart(tensors):
     """Return the tensors with gate and values in two layers, as timm's SwiGLU has them."""
     renamed = {}
@@ -162,6 +173,7 @@ PICTURES = np.random.default_rng(1).normal(size=(2, SIDE, SIDE, 3)).astype("f4")
         ({"prefix": REGISTERS, "positioned": 1, "scale": 1.0, "gated": True}, dinov2),
         ({"prefix": REGISTERS, "scale": 1.0, "gated": True}, hugging_face_dinov2),
         ({"gated": True}, swiglu_apart),
+        ({"scale": 1.0}, chunked),
     ],
 )
 def test_every_kind_of_encoder_makes_the_tokens_of_the_reference(tmp_path, options, naming):
