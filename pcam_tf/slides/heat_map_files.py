@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from pcam_tf.files import written_whole
+from pcam_tf.task import PCAM
 
 NO_TISSUE = 0  # grey level; 1 to 255 are probabilities 0 to 1
 _STEPS = 254
@@ -24,13 +25,19 @@ def probabilities_of(levels: np.ndarray) -> np.ndarray:
     return np.where(levels == NO_TISSUE, np.nan, (levels - 1.0) / _STEPS).astype("float32")
 
 
-def write_ome_tiff(path: str | Path, probabilities: np.ndarray, step_um: float) -> None:
+def write_ome_tiff(
+    path: str | Path,
+    probabilities: np.ndarray,
+    step_um: float,
+    positive: str = PCAM.classes[1],
+) -> None:
     """Write a heat map as OME-TIFF of grey levels, with levels and microns per pixel.
 
     Args:
         path: of the file.
         probabilities: float32 (rows, columns), NaN where there is no tissue.
         step_um: side of a cell, which is a pixel of the file.
+        positive: the class that the probabilities are of.
 
     Raises:
         InputError: the file cannot be written.
@@ -50,7 +57,7 @@ def write_ome_tiff(path: str | Path, probabilities: np.ndarray, step_um: float) 
              for end, value in (("", step_um), ("Unit", "µm"))}  # fmt: skip
     # The same bytes for the same map.
     name = str(uuid.uuid5(uuid.NAMESPACE_OID, levels[0].tobytes().hex()))
-    metadata = {"axes": "YX", "UUID": name, "Name": "probability of tumour", **sizes}
+    metadata = {"axes": "YX", "UUID": name, "Name": f"probability of {positive}", **sizes}
     with written_whole(path) as temporary, tifffile.TiffWriter(temporary, ome=True) as tiff:
         for number, level in enumerate(levels):
             scale = 1e4 / (step_um * 2**number)

@@ -103,7 +103,9 @@ def write_all(
     folder, positive = Path(folder), task.classes[1]
     write_json(folder / FINDINGS, {})  # not of these outputs any more
     found = findings.findings_of(heat, threshold)
-    heat_map_files.write_ome_tiff(folder / HEAT_MAP, heat.probabilities, heat.grid.step_um)
+    heat_map_files.write_ome_tiff(
+        folder / HEAT_MAP, heat.probabilities, heat.grid.step_um, positive
+    )
     outlined = (heat, found.areas, slide.size, positive)
     outline_files.write_geojson(folder / OUTLINES, *outlined)
     if asap:
