@@ -37,6 +37,7 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=("smoke", "full"), default="smoke")
     parser.add_argument("--data-dir", help="of real patches, for the full size")
+    parser.add_argument("--slide-model", help="of the part slides; default: the shipped one")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--output", type=Path, default=Path("runs/bench"), help="without suffix")
     arguments = parser.parse_args(words)
@@ -57,7 +58,7 @@ def main(words: list[str] | None = None) -> int:
     measure = {
         "input": lambda: input_pipeline.rows(builder, arguments.size),
         "prediction": lambda: prediction_speed.rows(builder, arguments.size),
-        "slides": lambda: slide_speed.rows(arguments.size),
+        "slides": lambda: slide_speed.rows(arguments.size, arguments.slide_model),
         "training": lambda: training_speed.rows(builder, arguments.size),
         "steps": lambda: training_speed.step_rows(builder, arguments.size),
         "growth": lambda: growth.rows(arguments.size),

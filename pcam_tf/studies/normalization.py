@@ -109,9 +109,8 @@ class _Features:
 
     def __init__(self, source, folder, settings):
         self._folder, self._settings = folder, settings
-        described = {"source": f"{source.info.name} {source.info.version}"}
-        described |= {"candidates": _CANDIDATES} | dataclasses.asdict(settings)
-        _claim(folder / "settings.json", json.loads(json.dumps(described)))
+        about = {"source": f"{source.info.name} {source.info.version}", "candidates": _CANDIDATES}
+        _claim(folder / "settings.json", about | dataclasses.asdict(settings))
         wanted = {"train": settings.patches, "validation": settings.validation}
         slices = {"test": "test"} | {
             split: f"{split}[:{min(count, data.count(source, split))}]"
@@ -178,8 +177,14 @@ def _same(patches):
 
 def _claim(path, described):
     """Write what a study is made with, or refuse a folder that holds another study."""
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != described:
-        raise InputError(f"{path.parent} holds a study with other settings: choose another folder.")
+    if path.is_file():
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        # A field that a recipe has got since then has its default.
+        stored["recipe"] = dataclasses.asdict(recipes.from_json(stored["recipe"]))
+        if json.dumps(stored, sort_keys=True) != json.dumps(described, sort_keys=True):
+            raise InputError(
+                f"{path.parent} holds a study with other settings: choose another folder."
+            )
     write_json(path, described)
 
 

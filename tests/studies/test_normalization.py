@@ -54,6 +54,11 @@ def test_a_study_goes_on_from_its_features_and_refuses_those_of_another(found, t
     for key, by_condition in predicted.items():
         for name, scores in by_condition.items():
             np.testing.assert_array_equal(again[key][name], scores)
+    file = folder / "settings.json"
+    older = json.loads(file.read_text())
+    del older["recipe"]["dropout"]  # as if recipes had got it since then
+    file.write_text(json.dumps(older))
+    normalization.study(tiny_source, folder, SETTINGS)
     other = dataclasses.replace(SETTINGS, patches=64)
     with pytest.raises(InputError, match="another folder"):
         normalization.study(tiny_source, folder, other)
