@@ -80,7 +80,8 @@ def load_reader(model: str | Path | None = None, engine: str | None = None) -> R
         engine: what predicts, see `engines.load`.
 
     Raises:
-        InputError: there is no such model or engine, or it or its report cannot be read.
+        InputError: there is no such model or engine, it or its report cannot be read, or its task
+            states no scale.
     """
     path = model_files.model_file(model or model_files.SHIPPED_MODEL)
     predicting = engines.load(path, engine)
@@ -94,6 +95,11 @@ def load_reader(model: str | Path | None = None, engine: str | None = None) -> R
     temperature = _temperature(report.get("calibration", {}), path)
     cell_temperature = _temperature(one_view or report.get("calibration", {}), path)
     task = engines.task_of(predicting)
+    if task.mpp is None:
+        raise InputError(
+            f"{path}: its task {task.name} states no microns per pixel, so pictures cannot be "
+            "brought to its scale; use predict on a prepared data directory."
+        )
     unknown = f"{NO_RATES} {why_none}"
     if task.is_binary:
         cell_thresholds = one_view.get("thresholds", {})

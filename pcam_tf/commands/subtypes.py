@@ -19,7 +19,7 @@ def subtypes(
     data_dir: options.DataDir = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Only these methods. Default: all frozen ones."),
+        typer.Option(metavar="NAME", help="Only these methods. Default: all but fine-tuned ones."),
     ] = None,
     folds: Annotated[
         str | None,
@@ -38,7 +38,7 @@ def subtypes(
     from pcam_tf import data
     from pcam_tf.evaluation import reports
     from pcam_tf.files import check_outputs
-    from pcam_tf.studies import subtype_folds, subtype_tables, subtypes
+    from pcam_tf.studies import subtype_folds, subtype_methods, subtype_tables, subtypes
 
     described = subtypes.task_of(task)
     chosen = data.chosen_dir(data_dir)
@@ -47,7 +47,8 @@ def subtypes(
     run_dir = run or Path("runs") / task
     check_outputs([run_dir / "study.json"])
     fields, table = subtypes.load(chosen, described)
-    names = list(method or subtypes.methods())
+    known = subtype_methods.methods()
+    names = list(method or [name for name in known if not known[name].is_slow])
     cut = subtype_folds.cut_cases(table, subtype_folds.published(table, folds)) if folds else []
     tables = subtypes.study(described, fields, table, run_dir, names=names, published=folds)
     parts = [

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pcam_tf.figures import style
+from pcam_tf.figures import explanation_plots, style
 from pcam_tf.figures.style import GREEN, NEUTRAL, new_figure, styled
 
 
@@ -75,4 +75,24 @@ def fields_of_classes(
             axes.imshow(image)
         row[0].set_title(name.replace("_", " "), loc="left", fontsize=9)
     figure.suptitle(title, fontweight="bold", fontsize=11)
+    return figure
+
+
+@styled
+def evidence(
+    fields: Sequence[np.ndarray], maps: Sequence[np.ndarray], captions: Sequence[str]
+) -> Figure:
+    """Draw fields, a column each, over what speaks for their class, see `subtype_evidence.maps`.
+
+    Each map has its own scale.
+    """
+    figure = new_figure(2.3 * len(fields), 3.9)
+    panels = figure.subplots(2, len(fields), squeeze=False)
+    for (above, below), field, found, caption in zip(panels.T, fields, maps, captions, strict=True):
+        shade = explanation_plots.shades(found[None])[0]
+        for axes, picture in ((above, field), (below, explanation_plots.overlay(field, shade))):
+            axes.imshow(picture)
+            axes.set_axis_off()
+        above.set_title(caption.replace("_", " "), fontsize=9)
+    figure.suptitle("What speaks for the class (vermilion) and against it (blue)", fontsize=11)
     return figure

@@ -34,8 +34,27 @@ def field_extractor(
                 layer.set_weights(classifier.get_layer(layer.name).get_weights())
     if layers == ALL_BLOCKS:
         pool = keras.layers.GlobalAveragePooling2D
-        sums = [layer.output for layer in network.layers if isinstance(layer, keras.layers.Add)]
-        features = keras.layers.Concatenate()([*(pool()(each) for each in sums), features])
+        features = keras.layers.Concatenate()(
+            [
+                *(pool()(each) for each in _residual_sums(network)),
+                features,
+            ]
+        )
         network = keras.Model(fields, features)
     network.trainable = False
     return network
+
+
+def map_extractor(extractor: keras.Model) -> keras.Model:
+    """Return the model of fields to the maps whose means the extractor of all blocks returns.
+
+    Returns:
+        A model from (batch, height, width, 3) to a list of (batch, height, width, filters), in the
+        order of the features.
+    """
+    last = extractor.get_layer(backbones.FEATURES_LAYER).input
+    return keras.Model(extractor.input, [*_residual_sums(extractor), last])
+
+
+def _residual_sums(network):
+    return [layer.output for layer in network.layers if isinstance(layer, keras.layers.Add)]

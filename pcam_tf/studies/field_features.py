@@ -5,12 +5,15 @@ from collections.abc import Sequence
 import keras
 import numpy as np
 import scipy.ndimage
+from PIL import Image
 
 from pcam_tf import stain
 from pcam_tf.errors import InputError
 
 BATCH = 32
-PLAIN = 32
+# The stain that fields are normalised to: fixed, so that no field decides about another. The
+# strengths are those that Macenko's own implementation has as its reference.
+STAIN = stain.normalization.Macenko(stain.MIXING[:2], np.array([1.9705, 1.0308]))
 
 
 def plain_features(field: np.ndarray) -> np.ndarray:
@@ -45,16 +48,21 @@ def whole_fields(extractor: keras.Model, fields: Sequence[np.ndarray]) -> np.nda
         extractor: see `models.field_models.field_extractor`.
         fields: (height, width, 3), RGB 0..255, of any sizes. Nothing is stretched.
     """
-    shapes = [field.shape for field in fields]
-    found = [None] * len(fields)
+    return np.stack(by_shape(extractor, fields))
+
+
+def by_shape(model: keras.Model, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return what a model makes of each array; arrays of one shape are batched."""
+    shapes = [each.shape for each in arrays]
+    found = [None] * len(arrays)
     for shape in sorted(set(shapes)):
         rows = [row for row, each in enumerate(shapes) if each == shape]
         for first in range(0, len(rows), BATCH):
             part = rows[first : first + BATCH]
-            batch = np.stack([fields[row] for row in part]).astype("float32")
-            for row, each in zip(part, extractor.predict_on_batch(batch), strict=True):
+            batch = np.stack([arrays[row] for row in part]).astype("float32")
+            for row, each in zip(part, model.predict_on_batch(batch), strict=True):
                 found[row] = each
-    return np.stack(found)
+    return found
 
 
 def crops(field: np.ndarray, side_px: int) -> np.ndarray:
@@ -73,6 +81,18 @@ def crops(field: np.ndarray, side_px: int) -> np.ndarray:
     return np.stack([
         field[y : y + side_px, x : x + side_px] for y in places[0] for x in places[1]
     ])  # fmt: skip
+
+
+def resized(fields: Sequence[np.ndarray], scale: float) -> list[np.ndarray]:
+    """Return fields whose sides are multiplied by `scale`, Lanczos."""
+    return [
+        np.asarray(
+            Image.fromarray(field).resize(
+                [round(side * scale) for side in field.shape[1::-1]], Image.Resampling.LANCZOS
+            )
+        )
+        for field in fields
+    ]
 
 
 def stain_jittered(fields: Sequence[np.ndarray], strength: float, seed: int) -> list[np.ndarray]:

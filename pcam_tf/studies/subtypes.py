@@ -1,30 +1,25 @@
 """Tumour subtypes by patient: folds that share no case, frozen features, tables of all folds.
 
-A fold is predicted by a classifier that has seen none of its cases. The strength of the
-regularisation is chosen within the training folds, by folds that share no case either. A random
-split of the fields ("by image") is predicted in the same way, to show how much it flatters.
+A fold is predicted by a classifier that has seen none of its cases. A random split of the fields
+("by image") is predicted in the same way, to show how much it flatters.
 """
 
 import functools
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import sklearn.linear_model
-import sklearn.metrics
-import sklearn.model_selection
-import threadpoolctl
 
 from pcam_tf import data, synthetic
 from pcam_tf.data import breakhis
 from pcam_tf.errors import InputError, unknown
 from pcam_tf.evaluation import predictions_table
 from pcam_tf.files import write_json, written_whole
-from pcam_tf.models import classifier, field_models
-from pcam_tf.studies import field_features, subtype_folds
+from pcam_tf.studies import subtype_folds, subtype_methods
+from pcam_tf.studies.subtype_methods import Fields
 from pcam_tf.task import BREAKHIS, BREAKHIS_4, BREAKHIS_5, BREAKHIS_MALIGNANT, Task
 
 TASKS = {each.name: each for each in (BREAKHIS, BREAKHIS_5, BREAKHIS_4, BREAKHIS_MALIGNANT)}
@@ -32,11 +27,6 @@ TASKS = {each.name: each for each in (BREAKHIS, BREAKHIS_5, BREAKHIS_4, BREAKHIS
 FOLDS = {BREAKHIS.name: 2, BREAKHIS_5.name: 3, BREAKHIS_4.name: 3, BREAKHIS_MALIGNANT.name: 5}
 SEEDS = (0, 1, 2)
 SPLITS = {"case": "by case", "image": "random (leaky)"}
-INNER_FOLDS = 3
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
-STAIN_STRENGTH, STAIN_VIEWS = 0.35, 1
-
-Fields = Sequence[np.ndarray]
 
 
 def task_of(name: str) -> Task:
@@ -48,129 +38,6 @@ def task_of(name: str) -> Task:
     if name not in TASKS:
         raise unknown("task", name, TASKS)
     return TASKS[name]
-
-
-def methods() -> dict[str, Callable[[Fields], list[np.ndarray]]]:
-    """Return the frozen methods: name -> features of fields, of one view or of several.
-
-    A function returns arrays (fields, features); the first is of the fields as they are, the
-    others are of fields with jittered stain, for training alone.
-    """
-
-    def network(fields, *, shipped, layers=field_models.LAST, views=0):
-        source = classifier.load() if shipped else None
-        extractor = field_models.field_extractor(source, layers=layers)
-        seen = [fields] + [
-            field_features.stain_jittered(fields, STAIN_STRENGTH, seed) for seed in range(views)
-        ]
-        return [field_features.whole_fields(extractor, each) for each in seen]
-
-    blocks = {"layers": field_models.ALL_BLOCKS}
-    return {
-        "colour and texture": lambda fields: [
-            np.stack([field_features.plain_features(field) for field in fields])
-        ],
-        "ImageNet": functools.partial(network, shipped=False),
-        "ImageNet, all blocks": functools.partial(network, shipped=False, **blocks),
-        "ImageNet, all blocks, stain augmentation": functools.partial(
-            network, shipped=False, views=STAIN_VIEWS, **blocks
-        ),
-        "PCam model": functools.partial(network, shipped=True),
-        "PCam model, all blocks": functools.partial(network, shipped=True, **blocks),
-        "PCam model, all blocks, stain augmentation": functools.partial(
-            network, shipped=True, views=STAIN_VIEWS, **blocks
-        ),
-    }
-
-
-class _Projection:
-    """Standardisation, then a rotation onto the axes that the training rows span.
-
-    A rotation changes no penalty of the coefficients' squares, so the fit is the same; with fewer
-    rows than features it takes a fraction of the time.
-    """
-
-    def __init__(self, features):
-        self.mean, self.deviation = features.mean(axis=0), features.std(axis=0)
-        self.deviation[self.deviation < 1e-6] = 1.0
-        rows = (features - self.mean) / self.deviation
-        if rows.shape[1] <= rows.shape[0]:
-            self.axes = np.eye(rows.shape[1], dtype=rows.dtype)
-            return
-        values, vectors = np.linalg.eigh(rows @ rows.T)
-        kept = values > 1e-6 * values.max()
-        self.axes = rows.T @ (vectors[:, kept] / np.sqrt(values[kept]))
-
-    def __call__(self, features):
-        return (features - self.mean) / self.deviation @ self.axes
-
-
-def _classifier(strength):
-    return sklearn.linear_model.LogisticRegression(
-        C=strength, class_weight="balanced", max_iter=200, tol=1e-3
-    )
-
-
-def _training(views, labels, rows):
-    """Return the projection of the training rows of all views, what they become, and labels."""
-    features = np.concatenate([view[rows] for view in views])
-    projection = _Projection(features)
-    return projection, projection(features), np.tile(labels[rows], len(views))
-
-
-def fold_probabilities(
-    views: Sequence[np.ndarray],
-    labels: np.ndarray,
-    units: np.ndarray,
-    splits: Sequence[subtype_folds.Split],
-    seed: int,
-) -> tuple[list[np.ndarray], list[float]]:
-    """Return the probabilities of the fields that each split holds out, and the strengths.
-
-    Args:
-        views: arrays (n, features), the first of the fields as they are; all train.
-        labels: (n,) indices of classes.
-        units: (n,) what the inner folds may not cut: cases, or the fields themselves.
-        splits: rows that train and rows that are held out.
-        seed: of the inner folds.
-
-    Returns:
-        For each split float64 (held out, classes), and its chosen strength.
-    """
-    probabilities, chosen = [], []
-    # Threads of BLAS wait for each other far longer than these small products take.
-    with threadpoolctl.threadpool_limits(1):
-        for train, held_out in splits:
-            strength = _chosen_strength(views, labels, units, train, seed)
-            projection, features, truth = _training(views, labels, train)
-            model = _classifier(strength).fit(features, truth)
-            found = np.zeros((len(held_out), labels.max() + 1))
-            found[:, model.classes_] = model.predict_proba(projection(views[0][held_out]))
-            probabilities.append(found)
-            chosen.append(strength)
-    return probabilities, chosen
-
-
-def _chosen_strength(views, labels, units, train, seed):
-    """Return the strength with the least cross-entropy, classes alike, on inner folds."""
-    count = min(INNER_FOLDS, pd.Series(units[train]).groupby(labels[train]).nunique().min())
-    if count < 2:  # no second case of a class to choose by
-        return STRENGTHS[len(STRENGTHS) // 2]
-    splitter = sklearn.model_selection.StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-    weights = len(train) / np.bincount(labels[train])[labels[train]]
-    losses = np.zeros(len(STRENGTHS))
-    for fitted, judged in splitter.split(train, labels[train], units[train]):
-        projection, features, truth = _training(views, labels, train[fitted])
-        judged_features = projection(views[0][train[judged]])
-        for index, strength in enumerate(STRENGTHS):
-            model = _classifier(strength).fit(features, truth)
-            losses[index] += sklearn.metrics.log_loss(
-                labels[train[judged]],
-                model.predict_proba(judged_features),
-                labels=model.classes_,
-                sample_weight=weights[judged],
-            )
-    return STRENGTHS[int(losses.argmin())]
 
 
 def predictions(
@@ -221,7 +88,7 @@ def study(
         fields: (height, width, 3) uint8, of any sizes.
         table: see `load`.
         run_dir: the folder of the study.
-        names: keys of `methods`.
+        names: keys of `subtype_methods.methods`.
         seeds: of the folds.
         count: number of folds; None for the task's.
         published: splits of others instead, see `subtype_folds.published`; there is then no random
@@ -233,32 +100,42 @@ def study(
     Raises:
         InputError: `run_dir` holds a study of another kind, or see `subtype_folds`.
     """
-    run_dir, known = Path(run_dir), methods()
+    run_dir, known = Path(run_dir), subtype_methods.methods()
     for name in names:
         if name not in known:
             raise unknown("method", name, known)
-    count = count or FOLDS.get(described.name, INNER_FOLDS)
+    count = count or FOLDS.get(described.name, 3)
     given = None if published is None else subtype_folds.published(table, published)
     kind = {"task": described.to_json(), "fields": len(table)}
     source = None if published is None else str(published)
     _check_same_study(run_dir, kind | {"folds": count, "given_folds": source})
     found = {}
     for name in names:
-        views = functools.cache(functools.partial(known[name], fields))
-        for by, seed in [("case", 0)] if given else itertools.product(SPLITS, seeds):
+        predictor = functools.cache(
+            functools.partial(known[name].prepare, fields, run_dir / "features")
+        )
+        for by, seed in _plan(known[name], seeds, given):
             path = run_dir / f"predictions-{slug(name)}-{by}-{seed}.csv"
             if not path.is_file():
-                fold = None if given else subtype_folds.folds(table, count, seed, by)
-                splits = given or subtype_folds.splits_of(fold)
+                splits = given or subtype_folds.splits_of(
+                    subtype_folds.folds(table, count, seed, by)
+                )
                 units = (table["group"] if by == "case" else table["id"]).to_numpy()
                 labels = table["label"].to_numpy()
-                values, _ = fold_probabilities(views(), labels, units, splits, seed)
+                values = [predictor()(labels, units, split, seed) for split in splits]
                 with written_whole(path) as temporary:
                     predictions(table, values, splits, described).to_csv(
                         temporary, index=False, float_format="%.6f"
                     )
             found[name, by, seed] = read(path)
     return found
+
+
+def _plan(method, seeds, given):
+    """Return the pairs of split and seed that a method is judged by."""
+    if given:
+        return [("case", 0)]
+    return [("case", seeds[0])] if method.is_slow else itertools.product(SPLITS, seeds)
 
 
 def slug(name: str) -> str:

@@ -1,5 +1,6 @@
 """The page's reader, visit and views with a model of three classes and 64 px."""
 
+import dataclasses
 import gc
 
 import keras
@@ -86,3 +87,13 @@ def test_a_page_is_built_without_reviews(reader, tmp_path):
     gc.collect()  # here, where such warnings are ignored, and not in another module's test
     with pytest.raises(InputError, match="two classes only"):
         page.build(reader, tmp_path / "reviews.csv")
+
+
+def test_a_model_whose_task_states_no_scale_is_refused(tmp_path):
+    task = dataclasses.replace(toy_task.TASK, mpp=None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(backbones.BACKBONES, "Tiny", tiny_training.TINY)
+        model = classifier.build(task, backbone="Tiny", weights=None, crop_px=None)
+    classifier.save(model, tmp_path / "tiny.keras")
+    with pytest.raises(InputError, match="states no microns per pixel"):
+        findings.load_reader(tmp_path / "tiny.keras")
