@@ -100,7 +100,7 @@ def _chosen_strength(views, labels, units, train, seed):
     splits = _inner_splits(labels, units, train, seed)
     if not splits:
         return STRENGTHS[len(STRENGTHS) // 2]
-    weights = 1 / np.bincount(labels[train])[labels]
+    counts = np.bincount(labels[train])
     losses = np.zeros(len(STRENGTHS))
     for fitted, judged in splits:
         projection, features, truth = _training(views, labels, fitted)
@@ -111,7 +111,7 @@ def _chosen_strength(views, labels, units, train, seed):
                 labels[judged],
                 model.predict_proba(judged_features),
                 labels=model.classes_,
-                sample_weight=weights[judged],
+                sample_weight=1 / counts[labels[judged]],
             )
     return STRENGTHS[int(losses.argmin())]
 
