@@ -10,6 +10,7 @@ import dataclasses
 import datetime
 import errno
 import io
+import itertools
 import os
 import warnings
 from pathlib import Path
@@ -19,6 +20,7 @@ import pandas as pd
 
 from pcam_tf import evaluation, files, user_tables
 from pcam_tf.errors import InputError
+from pcam_tf.evaluation import agreement
 
 _FIRST = ("id", "label", "probability", "agrees", "threshold", "time", "model")  # earlier files
 COLUMNS = (*_FIRST, "setting", "call", "reviewer", "unsure", "comment")
@@ -188,6 +190,56 @@ def latest(path: str | Path) -> pd.DataFrame:
     Raises:
         InputError: no such file, or its content cannot be evaluated, such as one class only.
     """
+    table = read(path)
+    if "id" in table:
+        table = table.drop_duplicates("id", keep="last").reset_index(drop=True)
+    return evaluation.check_predictions(table, str(path))
+
+
+def agreements(path: str | Path) -> dict[str, dict]:
+    """Return how far reviewers agree with the model and with each other.
+
+    The last review that each reviewer gave of a patch counts.
+
+    Returns:
+        What `agreement.agreement` returns, and the number of labels that were `unsure`, by the
+        names of the two. Nothing for a table that holds no reviews.
+
+    Raises:
+        InputError: no such file, or it cannot be read.
+    """
+    table = read(path)
+    if not {"id", "label", "probability", "threshold"} <= set(table):
+        return {}
+    # Files of the first version name no reviewer and no call.
+    for column in {"reviewer", "unsure"} - set(table):
+        table[column] = ""
+    table["call"] = (table["probability"] >= table["threshold"]).astype(int)
+    table = table.drop_duplicates(["id", "reviewer"], keep="last")
+    found, readers = {}, {}
+    for name, rows in table.groupby("reviewer"):
+        who = name or "a reviewer without a name"
+        found[f"the model and {who}"] = _agreement(rows["call"], rows)
+        readers[who] = rows
+    for one, other in itertools.combinations(readers, 2):
+        both = readers[one].merge(readers[other], on="id", suffixes=("", "_of_other"))
+        if len(both):
+            found[f"{one} and {other}"] = _agreement(both["label_of_other"], both)
+    return found
+
+
+def _agreement(others, rows):
+    unsure = [column for column in rows if column.startswith("unsure")]
+    count = int((rows[unsure] == "yes").any(axis=1).sum())
+    return agreement.agreement(others, rows["label"]) | {"unsure": count}
+
+
+def read(path: str | Path) -> pd.DataFrame:
+    """Read all rows of a file of reviews, the last review of all at the end.
+
+    Raises:
+        InputError: no such file, or a number in it is none.
+    """
     table = user_tables.read_csv_as_text(path, COLUMNS).fillna("")
     with Path(path).open("rb") as file:
         traces = _traces(file.readline())
@@ -206,11 +258,9 @@ def latest(path: str | Path) -> pd.DataFrame:
         warnings.warn(
             f"{path} was saved by a spreadsheet program ({', '.join(traces)}) and was read all the "
             "same; digits that were lost in it are lost. To look at reviews, open a copy.",
-            stacklevel=2,
+            stacklevel=3,
         )
-    if "id" in table:
-        table = table.drop_duplicates("id", keep="last").reset_index(drop=True)
-    return evaluation.check_predictions(table, str(path))
+    return table
 
 
 def _numbers(table, column, traces, path):

@@ -20,6 +20,7 @@ from pcam_tf.errors import InputError
 WAITING = 40  # requests in gradio's queue; a further one is refused
 _MOST_CONNECTIONS = 1000
 _SWEEP_SECONDS = 30
+_SESSIONS = 50
 _FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 _MONOSPACE = ["ui-monospace", "Menlo", "Consolas", "monospace"]
 
@@ -160,6 +161,8 @@ def _guarded(page, host, port, auth, names):
     static = importlib.resources.files("pcam_tf.app") / "static"
     css, script = ((static / name).read_text("utf-8") for name in ("page.css", "pending.js"))
     page.blocks.queue(max_size=WAITING)
+    # What gradio keeps of a session: visits are kept elsewhere, so nobody loses anything.
+    page.blocks.state_session_capacity = _SESSIONS
     gr.mount_gradio_app(
         app, page.blocks, "/", server_name=host, server_port=port,
         auth=auth, show_error=False, footer_links=[], run_history=False, enable_monitoring=False,

@@ -79,11 +79,22 @@ def evaluate(
     chosen_on = evaluation.read_predictions(validation[0]) if validation else None
     names, group = _classes_and_group(predictions, table, classes)
     report = evaluation.report(table, validation=chosen_on, classes=names, group=group)
+    if latest:
+        report["agreement"] = reviews.agreements(predictions)
     files.write_json(output, report)
     if page:
         _write_page(page, report, table, title=str(predictions))
     text = report_text.format_report(report, title=str(predictions))
+    if report.get("agreement"):
+        text += _agreement_text(report["agreement"])
     return f"{text}\nreport in {output}{f' and, with figures, in {page}' if page else ''}"
+
+
+def _agreement_text(found):
+    from pcam_tf.evaluation import agreement
+
+    lines = [f"  {agreement.sentence(pair, each)}" for pair, each in found.items()]
+    return "\n".join(["\nagreement:", *lines, f"  {agreement.CHOSEN_BY_READERS}"])
 
 
 def _classes_and_group(path, table, given):

@@ -4,7 +4,15 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["calibration", "cases", "comparison", "decisions", "report_text", "reports"],
+    submodules=[
+        "agreement",
+        "calibration",
+        "cases",
+        "comparison",
+        "decisions",
+        "report_text",
+        "reports",
+    ],
     submod_attrs={
         "intervals": [
             "PERCENTILES",

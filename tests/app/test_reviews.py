@@ -1,4 +1,5 @@
 import importlib
+import json
 import multiprocessing
 import os
 import signal
@@ -234,3 +235,35 @@ def test_two_names_of_one_file_have_one_lock(tmp_path):
     assert (tmp_path / "link.csv").is_symlink()
     assert [each.name for each in tmp_path.rglob(".*.lock")] == [".reviews.csv.lock"]
     assert not (tmp_path / ".link.csv.lock").exists()
+
+
+def test_readers_agree_with_the_model_and_with_each_other(tmp_path, capsys):
+    path = tmp_path / "reviews.csv"
+    for number in range(10):
+        words = {"probability": number / 10, "threshold": 0.5}
+        add(path, str(number), agrees=False, reviewer="A. B.", **words)  # a first thought
+        add(path, str(number), agrees=number != 7, reviewer="A. B.", **words)
+        add(path, str(number), agrees=number > 1, reviewer="C", unsure=number == 1, **words)
+    found = reviews.agreements(path)
+    assert list(found) == ["the model and A. B.", "the model and C", "A. B. and C"]
+    assert [each["agreed"] for each in found.values()] == [9, 8, 7]
+    assert [each["unsure"] for each in found.values()] == [0, 1, 1]
+    # 9 of 10 agree; by chance 0.5·0.4 + 0.5·0.6 = 0.5 would.
+    assert found["the model and A. B."]["kappa"] == pytest.approx((0.9 - 0.5) / 0.5)
+    assert __main__.main(["evaluate", str(path), "--latest"]) == 0
+    printed = capsys.readouterr().out
+    assert "the model and A. B.: 9 of 10 patches" in printed and "Cohen's kappa 0.80" in printed
+    assert "The readers chose these patches themselves" in printed
+    report = json.loads(path.with_suffix(".report.json").read_text())
+    assert report["agreement"]["A. B. and C"]["patches"] == 10
+
+
+def test_of_the_first_version_the_model_and_one_reader_agree(tmp_path):
+    path = tmp_path / "reviews.csv"
+    header = "id,label,probability,agrees,threshold,time,model"
+    rows = ["a,1,0.7,yes,0.4,2026-01-02T10:00:00+00:00,m", "b,1,0.2,no,0.4,2026-01-02T10:00:00Z,m"]
+    path.write_text("\n".join([header, *rows]) + "\n")
+    found = reviews.agreements(path)["the model and a reviewer without a name"]
+    assert (found["agreed"], found["patches"]) == (1, 2)
+    with pytest.raises(InputError, match="of an earlier version"):
+        add(path)
