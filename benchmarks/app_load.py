@@ -157,9 +157,10 @@ def _served(model):
         port = str(free.getsockname()[1])
     command = [sys.executable, "-m", "pcam_tf", "app", "--port", port]
     command += ["--model", model] if model else []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
-            process.stdout.readline()
+            while "the page is at" not in process.stderr.readline():
+                pass
             yield f"http://127.0.0.1:{port}/", psutil.Process(process.pid)
         finally:
             process.terminate()

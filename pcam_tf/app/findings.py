@@ -91,16 +91,29 @@ def load_reader(model: str | Path | None = None, engine: str | None = None) -> R
     report, why_none = reports.report_of_model(path)
     if why_none and path.with_name("report.json").is_file():
         warnings.warn(f"{path}: {why_none}", stacklevel=2)
-    one_view = report.get("one_view", {})
-    temperature = _temperature(report.get("calibration", {}), path)
-    cell_temperature = _temperature(one_view or report.get("calibration", {}), path)
     task = engines.task_of(predicting)
     if task.mpp is None:
         raise InputError(
             f"{path}: its task {task.name} states no microns per pixel, so pictures cannot be "
             "brought to its scale; use predict on a prepared data directory."
         )
-    unknown = f"{NO_RATES} {why_none}"
+    try:
+        known = _known(report, task, f"{NO_RATES} {why_none}")
+    except (AttributeError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise InputError(
+            f"{path.with_name('report.json')} is damaged ({first_line(error)}): evaluate the run "
+            "anew."
+        ) from error
+    return Reader(
+        loaded, predicting, task, name, file=path, sha256=model_files.digest(path), **known
+    )
+
+
+def _known(report, task, unknown):
+    """Return what a reader takes from the report of its model."""
+    one_view = report.get("one_view", {})
+    temperature = _temperature(report.get("calibration", {}))
+    cell_temperature = _temperature(one_view or report.get("calibration", {}))
     if task.is_binary:
         cell_thresholds = one_view.get("thresholds", {})
         points = {
@@ -117,23 +130,26 @@ def load_reader(model: str | Path | None = None, engine: str | None = None) -> R
     else:
         points = {"Most probable class": Point(None, _meaning(task, report) or unknown)}
     views = report.get("views", reports.VIEWS)
-    return Reader(
-        loaded, predicting, task, name, temperature, points, cell_temperature, views,
-        file=path, sha256=model_files.digest(path),
-    )  # fmt: skip
+    if views not in (1, reports.VIEWS):
+        raise ValueError(f"views: {views}")
+    return {
+        "temperature": temperature,
+        "points": points,
+        "cell_temperature": cell_temperature,
+        "views": views,
+    }
 
 
-def _temperature(fitted, path):
+def _temperature(fitted):
     temperature = fitted.get("temperature", 1.0)
     if not (isinstance(temperature, int | float) and 0 < temperature < math.inf):
-        raise InputError(
-            f"{path.parent / 'report.json'} holds the temperature {temperature}: evaluate the run "
-            "anew."
-        )
+        raise ValueError(f"temperature: {temperature}")
     return temperature
 
 
 def _calibrated(threshold, temperature):
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold: {threshold}")
     table = pd.DataFrame({"probability": [threshold]})
     return float(calibration.apply_temperature(table, temperature)["probability"][0])
 

@@ -102,11 +102,6 @@ def build(
             than two classes, for which reviews cannot be kept yet, or its task states no scale; or
             there is no folder of slides.
     """
-    if reader.task.mpp is None:
-        raise InputError(
-            f"the task {reader.task.name} of this model states no microns per pixel to bring "
-            "pictures to: the page needs a model of another task."
-        )
     if reviews_file and not reader.task.is_binary:
         raise InputError("reviews are kept for models of two classes only: leave out --reviews.")
     if reviews_file:

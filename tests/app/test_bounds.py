@@ -405,9 +405,10 @@ def test_an_impossible_port_is_refused_in_a_line(capfd):
 def test_nothing_is_left_of_a_server_that_is_ended_with_an_open_tab(tmp_path):
     command = [sys.executable, "-m", "pcam_tf", "app", "--port", "0"]
     environment = os.environ | {"TMPDIR": str(tmp_path)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         try:
-            address = process.stdout.readline().split()[4]
+            line = next(each for each in process.stderr if each.startswith("the page is at"))
+            address = line.split()[4]
             assert upload(address).status_code == 200
             assert list(tmp_path.rglob("patient.png"))
             with httpx.stream("GET", f"{address}gradio_api/heartbeat/a", timeout=60) as tab:

@@ -163,3 +163,23 @@ def test_a_patch_is_read_in_the_views_of_the_report(count):
     reader = findings.Reader(None, engine, PCAM, "a model", 1.0, {}, views=count)
     findings.probabilities(reader, np.zeros((3, 96, 96, 3), "uint8"))
     assert engine.seen == 3 * count and slides.BATCH_SIZE == 32
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("operating_points", []),
+        ("operating_points", {"youden": 3}),
+        ("patches", "many"),
+        ("calibration", 3),
+        ("one_view", [1]),
+        ("views", "x"),
+    ],
+)
+def test_a_damaged_report_is_refused_in_a_line(run, name, value):
+    content = json.loads((run / "report.json").read_text())
+    content["unfrozen"][name] = value
+    (run / "report.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"report\.json is damaged") as error:
+        findings.load_reader(run)
+    assert "\n" not in str(error.value)

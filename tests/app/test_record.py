@@ -1,6 +1,5 @@
 """What is recorded is what the reviewer saw, and an answer belongs to its input."""
 
-import dataclasses
 from pathlib import Path
 
 import gradio as gr
@@ -10,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pcam_tf import synthetic
-from pcam_tf.app import findings, page, private_files
+from pcam_tf.app import findings, private_files
 from pcam_tf.app.handlers import Handlers
 from pcam_tf.errors import InputError
 from pcam_tf.task import PCAM
@@ -178,9 +177,3 @@ def test_two_tabs_do_not_see_each_other(handlers, patches):
     with pytest.raises(InputError, match="give a picture first"):
         judge(handlers, two, tab("two"))
     assert len(saved(handlers)) == 1
-
-
-def test_a_model_without_a_scale_is_refused(handlers):
-    task = dataclasses.replace(PCAM, mpp=None)
-    with pytest.raises(InputError, match="states no microns per pixel"):
-        page.build(handlers.reader._replace(task=task))

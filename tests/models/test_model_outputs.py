@@ -162,7 +162,7 @@ def test_a_temperature_that_would_make_nan_is_refused(tmp_path, monkeypatch, tem
     digest = model_files.digest(tmp_path / "model.keras")
     report = {"unfrozen": {"model_sha256": digest, "calibration": {"temperature": temperature}}}
     monkeypatch.setattr(findings.reports, "read_run_report", lambda _: report)
-    with pytest.raises(InputError, match=r"report\.json holds the temperature"):
+    with pytest.raises(InputError, match=r"report\.json is damaged \(temperature"):
         findings.load_reader(tmp_path)
 
 
