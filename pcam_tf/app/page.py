@@ -98,9 +98,9 @@ def build(
         What `serve.serve` takes. Its endpoint "/predict" answers gradio_client.
 
     Raises:
-        InputError: the file of reviews cannot be written, is something else, the model has more
-            than two classes, for which reviews cannot be kept yet, or its task states no scale; or
-            there is no folder of slides.
+        InputError: the file of reviews cannot be written, is something else, or the model has
+            more than two classes, for which reviews cannot be kept yet; or there is no folder of
+            slides.
     """
     if reviews_file and not reader.task.is_binary:
         raise InputError("reviews are kept for models of two classes only: leave out --reviews.")
