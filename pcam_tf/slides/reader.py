@@ -20,7 +20,7 @@ from PIL import Image
 from pcam_tf.data import image_files, image_kinds, image_scale
 from pcam_tf.errors import InputError, first_line, missing_extra
 from pcam_tf.files import is_pointer, printable
-from pcam_tf.slides import tiff_pages
+from pcam_tf.slides import small_levels, tiff_pages
 
 SUFFIXES = (
     ".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".dcm", ".tif", ".tiff",
@@ -40,7 +40,8 @@ _MOST_AT_ONCE = 32_000_000  # pixels of a level that are in memory at a time
 class Backend(NamedTuple):
     """What reads the pixels of a file."""
 
-    sizes: tuple[tuple[int, int], ...]  # (width, height) of each level, the largest first
+    # (width, height) of each level, the largest first; the last may be of `small_levels`
+    sizes: tuple[tuple[int, int], ...]
     read: Callable[[int, int, int, int, int], np.ndarray]  # level, x, y, width, height
     close: Callable[[], None]
     format: str  # the scanner or kind of file, as OpenSlide names it
@@ -226,6 +227,8 @@ def open_slide(path: str | Path, mpp: float | None = None) -> Slide:
     if mpp is not None:
         image_scale.check_mpp(mpp)
     backend = _backend(path)
+    sizes, read = small_levels.with_small_level(path, backend.sizes, backend.read)
+    backend = backend._replace(sizes=sizes, read=read)
     used = mpp or backend.mpp
     if used is None:
         backend.close()

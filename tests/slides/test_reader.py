@@ -1,3 +1,7 @@
+import errno
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scanner_files
@@ -192,6 +196,25 @@ def test_bad_files_are_refused_in_one_line(tmp_path, slide_file, name, make, mes
     with pytest.raises(InputError, match=message) as error:
         reader.open_slide(tmp_path / name, 0.5)
     assert "\n" not in str(error.value)
+
+
+def test_the_content_counts_not_the_name(tmp_path, slide_file, drawing):
+    (tmp_path / "named.png").write_bytes(slide_file(kind="svs", mpp=0.25, levels=1).read_bytes())
+    with reader.opened(tmp_path / "named.png") as slide:
+        assert (slide.backend.format, slide.mpp) == ("aperio", 0.25)
+    Image.fromarray(drawing).save(tmp_path / "picture.png")
+    (tmp_path / "picture.png").rename(tmp_path / "picture.svs")
+    with reader.opened(tmp_path / "picture.svs", 0.5) as slide:
+        assert (slide.backend.format, slide.size) == ("png", (640, 640))
+
+
+def test_a_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
+    def denied(path, *_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "open", denied)  # root may read all files
+    with pytest.raises(InputError, match=r"slide\.svs is no slide .*\(Permission denied\)"):
+        reader.open_slide(tmp_path / "slide.svs")
 
 
 def test_a_file_that_ends_before_its_last_level_is_refused(tmp_path, slide_file):
