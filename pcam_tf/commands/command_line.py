@@ -54,7 +54,10 @@ COMMANDS = (
 )
 # Commands of two words: the first, its help, and the functions.
 GROUPS = {
-    "gan": ("Generate patches of rare classes, and judge them.", (gan.train, gan.sample, gan.judge))
+    "gan": (
+        "Generate patches of rare classes, and judge them.",
+        (gan.train, gan.sample, gan.judge, gan.study),
+    )
 }
 
 

@@ -24,7 +24,7 @@ def train(
     ] = None,
     kimg: Annotated[
         float, typer.Option(metavar="NUMBER", help="Length, in thousands of patches seen.")
-    ] = 130.0,
+    ] = 140.0,
     side: Annotated[
         int, typer.Option(metavar="PX", help="Side of the centre that is generated.")
     ] = 48,
@@ -115,3 +115,46 @@ def judge(
     if output:
         write_json(output, found)
     return reports.markdown_table(judge.rows(found))
+
+
+def study(
+    data_dir: options.DataDir = None,
+    generator: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR",
+            help="Runs of `gan train --prevalence`, one for each prevalence that has a generator.",
+        ),
+    ] = None,
+    run: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the study.")] = Path(
+        "runs/gan-study"
+    ),
+    side: Annotated[
+        int, typer.Option(metavar="PX", help="Side of the centre that all classifiers see.")
+    ] = 48,
+    figure: options.Figure = None,
+) -> str:
+    """Ask whether generated patches help more than class weights, focal loss or oversampling.
+
+    The prevalence of tumour in training is 1, 5 and 20 %. Features are of ImageNet and frozen.
+    """
+    from pcam_tf import figures
+    from pcam_tf.evaluation import reports
+    from pcam_tf.figures import remedy_plots
+    from pcam_tf.files import check_outputs, written_whole
+    from pcam_tf.gan import features, generated, study, study_tables
+
+    check_outputs([run / "study.json", figure])
+    source = options.open_source(data_dir)
+    generators = [generated.load(each) for each in generator or ()]
+    asked = study.Study(source, run, features.imagenet_features(side), side)
+    texts = []
+    for split, tables in study.run(asked, generators).items():
+        found = study_tables.results(tables)
+        with written_whole(run / f"results-{split}.csv") as temporary:
+            found.to_csv(temporary, index=False, float_format="%.5f")
+        texts.append(f"{split}\n{reports.markdown_table(study_tables.table_rows(found))}")
+    if figure:  # of the last split, which is the test split
+        drawn = remedy_plots.sensitivity_by_prevalence(found, study_tables.MAIN_METRIC)
+        figures.save(drawn, figure)
+    return "\n\n".join([*texts, f"study {run}"])

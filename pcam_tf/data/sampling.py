@@ -75,12 +75,18 @@ def ids_at_prevalence(source: tfds.core.DatasetBuilder, prevalence: float, seed:
     described = sources.task_of(source)
     if not described.is_binary:
         raise InputError(f"a prevalence is about two classes, and {described.name} has more.")
+    ids, labels = ids_and_labels(source)
+    return ids[imbalanced_rows(labels, prevalence, seed)]
+
+
+def ids_and_labels(source: tfds.core.DatasetBuilder) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ids of all training patches of a source, text, ascending, and their labels."""
     encoded = source.as_dataset(split=TRAIN, decoders={"image": tfds.decode.SkipDecoding()})
     pairs = sorted(
         (patch["id"].decode(), int(patch["label"])) for patch in encoded.as_numpy_iterator()
     )
     ids, labels = map(np.array, zip(*pairs, strict=True))
-    return ids[imbalanced_rows(labels, prevalence, seed)]
+    return ids, labels
 
 
 def parse_addition(text: str) -> tuple[str, float]:

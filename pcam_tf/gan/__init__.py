@@ -4,6 +4,6 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["networks"],
+    submodules=["features", "generated", "judge", "networks", "patches", "study", "training"],
     submod_attrs={"recipes": ["Recipe"], "training": ["train"]},
 )

@@ -29,10 +29,16 @@ def shipped_features(task: Task, side_px: int) -> Features:
     return _function(_extractor(task, classifier.load(), side_px))
 
 
-def imagenet_features(side_px: int) -> Features:
-    """Return a function to pooled features of a backbone that has seen ImageNet only."""
+def imagenet_features(side_px: int, scale: int = 2) -> Features:
+    """Return a function to pooled features of a backbone that has seen ImageNet only.
+
+    Args:
+        side_px: side of the patches.
+        scale: by which they are magnified; small patches then give a larger map of features.
+    """
     patches = keras.Input((side_px, side_px, 3))
-    return _function(keras.Model(patches, field_models.field_extractor()(patches)))
+    resized = keras.layers.Resizing(scale * side_px, scale * side_px)(patches)
+    return _function(keras.Model(patches, field_models.field_extractor()(resized)))
 
 
 def shipped_probabilities() -> Callable[[np.ndarray], np.ndarray]:

@@ -16,7 +16,7 @@ from pcam_tf.gan.features import Features
 from pcam_tf.gan.patches import Patches
 from pcam_tf.task import Task
 
-MOST = 1000
+MOST = 500
 LEAST = 20
 
 

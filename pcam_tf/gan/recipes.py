@@ -3,7 +3,7 @@
 import dataclasses
 
 from pcam_tf.errors import InputError
-from pcam_tf.gan.networks import Shape
+from pcam_tf.gan.networks import GROUP, Shape
 from pcam_tf.task import Task
 
 
@@ -17,7 +17,8 @@ class Recipe:
         batch_size: patches a step, as many of each class.
         learning_rate: of Adam (beta 0 and 0.99) in both networks; it falls to a quarter as a
             cosine.
-        gamma: weight of both penalties, halved, see `losses.penalty`.
+        gamma: weight of both penalties, halved, see `losses.penalty`; a tenth of it in the second
+            half of the training. In R3GAN it falls as much. Without it the critic became too weak.
         penalty_every: steps between two penalties, which then weigh as much more (T. Karras et al.,
             CVPR 2020): they cost as much as a step without them.
         averaging_kimg: half-life of the running average of the generator's weights, in thousands
@@ -35,7 +36,7 @@ class Recipe:
     gamma: float = 1.0
     penalty_every: int = 4
     averaging_kimg: float = 5.0
-    kimg: float = 130.0
+    kimg: float = 140.0
     check_kimg: float = 5.0
     seed: int = 0
 
@@ -48,6 +49,13 @@ class Recipe:
     def steps_between_checks(self) -> int:
         """Number of steps between two checks."""
         return max(1, round(1000 * self.check_kimg / self.batch_size))
+
+    def penalty_weight(self, number: int) -> float:
+        """Return the weight of the penalties in a step (from 0); 0 for a step without them."""
+        if number % self.penalty_every:
+            return 0.0
+        gamma = self.gamma if 2 * number < self.steps else self.gamma / 10
+        return gamma / 2 * self.penalty_every
 
     def kimg_of(self, steps: int) -> float:
         """Return the thousands of patches seen after a number of steps."""
@@ -65,9 +73,9 @@ class Recipe:
                 f"a generator of {self.side_px} px does not fit {task.name} patches: choose "
                 f"{smallest} to {task.side_px} px."
             )
-        if self.batch_size % len(task.classes):
+        if self.batch_size % (GROUP * len(task.classes)):
             raise InputError(
                 f"batches of {self.batch_size} patches cannot be shared by {len(task.classes)} "
-                "classes."
+                f"classes in groups of {GROUP}."
             )
         return Shape(self.side_px, len(task.classes), self.latents, self.width)

@@ -32,7 +32,7 @@ class State:
             optimizer = keras.optimizers.Adam(rate, beta_1=0.0, beta_2=0.99)
             optimizer.build(network.trainable_variables)
             self.optimizers.append(optimizer)
-        # Two traces of one function: with the penalties and without.
+        # A trace of one function for each weight of the penalties.
         self._update = tf.function(self._updated, autograph=False)
 
     @property
@@ -53,7 +53,7 @@ class State:
         rng = np.random.default_rng([recipe.seed, 1, number])
         latents = rng.standard_normal((len(patches), recipe.latents), "float32")
         draws = [augmentation.draw(rng, len(patches), recipe.side_px) for _ in range(2)]
-        weight = 0.0 if number % recipe.penalty_every else recipe.gamma / 2 * recipe.penalty_every
+        weight = recipe.penalty_weight(number)
         real = tf.constant(patches.astype("float32") / 127.5 - 1)
         tensors = tf.nest.map_structure(tf.constant, (latents, *draws))
         keep = tf.constant(self._momentum(number), "float32")
@@ -69,18 +69,19 @@ class State:
 
     def _updated(self, real, labels, latents, real_draws, fake_draws, keep, penalty_weight):
         generator, critic = self.generator.trainable_variables, self.critic.trainable_variables
-        count = real.shape[0]
         with tf.GradientTape() as generator_tape:
             generated = self.generator([latents, labels], training=True)
-        with tf.GradientTape() as critic_tape:
+        # One pass through the critic serves both networks, which are then updated together.
+        with tf.GradientTape(persistent=True) as critic_tape:
             critic_tape.watch(generated)
             real = augmentation.augmented(real, real_draws)
             fake = augmentation.augmented(generated, fake_draws)
-            both = tf.concat([real, fake], 0)
-            scores = self.critic([both, tf.concat([labels, labels], 0)], training=True)
-            real_scores, fake_scores = scores[:count], scores[count:]
+            real_scores = self.critic([real, labels], training=True)
+            fake_scores = self.critic([fake, labels], training=True)
             critic_loss = losses.critic_loss(real_scores, fake_scores)
-        *gradients, of_generated = critic_tape.gradient(critic_loss, [*critic, generated])
+            generator_loss = losses.generator_loss(real_scores, fake_scores)
+        gradients = critic_tape.gradient(critic_loss, critic)
+        of_generated = critic_tape.gradient(generator_loss, generated)
         penalties = tf.zeros(())
         if penalty_weight:
             penalties, added = self._penalties(real, fake, labels, penalty_weight)
@@ -88,7 +89,6 @@ class State:
                 one if other is None else one + other
                 for one, other in zip(gradients, added, strict=True)
             ]
-        of_generated = losses.generator_gradient(of_generated, real_scores, fake_scores)
         own = generator_tape.gradient(generated, generator, output_gradients=of_generated)
         for optimizer, changes, variables in zip(
             self.optimizers, (own, gradients), (generator, critic), strict=True
@@ -98,7 +98,7 @@ class State:
             mean.assign(keep * mean + (1 - keep) * new)
         return {
             "critic_loss": critic_loss,
-            "generator_loss": losses.generator_loss(real_scores, fake_scores),
+            "generator_loss": generator_loss,
             "margin": ops.mean(real_scores - fake_scores),
             "generator_gradient": tf.linalg.global_norm(own),
             "penalty": penalties,
