@@ -25,7 +25,7 @@ from pcam_tf.slides.heat_maps import HeatMap
 from pcam_tf.synthetic import slide_files, slide_plan
 from pcam_tf.task import PCAM
 
-SIDES_PX = {"smoke": 320, "full": 3072}
+SIDES_PX = {"smoke": 320, "full": 2048}
 _BATCH = 32
 _LARGEST_MEAN_DIFFERENCE = 0.1  # of probabilities: the two rescale with different filters
 
