@@ -25,9 +25,3 @@ def or_refused(work: Callable[[], Any]) -> Any:
     except InputError as error:
         text = str(error)
         raise fastapi.HTTPException(400, text[0].upper() + text[1:]) from error
-
-
-def refuse_other_sites(request: fastapi.Request) -> None:
-    """Refuse what a page of another site makes a browser send."""
-    if request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
-        raise fastapi.HTTPException(403, "This was sent from another site.")

@@ -19,6 +19,8 @@ from pcam_tf.data import image_files
 from pcam_tf.errors import InputError
 from pcam_tf.task import PCAM, Task
 
+# Magnifications of scanners, and their microns per pixel.
+POWERS = {"40×": 0.25, "20×": 0.5, "10×": 1.0}
 _PROGRESS = gr.Progress()  # gradio replaces it by the visitor's own
 
 
@@ -93,6 +95,10 @@ class Handlers:
             state.take_uploads(_upload(path, self.files) for path in files)
         return self._read_uploads(state, None, work, progress)
 
+    def read_at_power(self, power, setting, request: gr.Request, progress=_PROGRESS):
+        """Read the visit's files at the magnification that the visitor chose."""
+        return self.read_again(POWERS[power], setting, request, progress)
+
     def read_again(self, mpp, setting, request: gr.Request, progress=_PROGRESS):
         """Read the visit's files at the scale that the visitor entered."""
         entered = visit.entered_mpp(mpp)
@@ -114,7 +120,7 @@ class Handlers:
             work=work,
         )
         state.notes += [f"Left out: {reason}" for reason in damaged]
-        return self._logged_values(state, work) | {"mpp": used}
+        return self._logged_values(state, work) | {"mpp": used, "power": None}
 
     def _readable(self, state, mpp, work, refused) -> Iterator[tuple[str, image_files.Picture]]:
         """Yield the uploads that can be read, and collect the reasons of others if any can be."""
@@ -122,13 +128,22 @@ class Handlers:
         for number, file in enumerate(uploads, 1):
             work.check()
             try:
-                picture = self._read(file, mpp, state, work)
+                picture = self._at_known_scale(file, mpp, state, work)
             except InputError as error:
                 refused.append(str(error))
                 if len(refused) == number == len(uploads):
                     raise
             else:
                 yield file.name, picture
+
+    def _at_known_scale(self, path, mpp, state, work):
+        picture = self._read(path, mpp, state, work)
+        try:
+            visit.check_scale(self.reader.task, visit.safe_name(path.name), picture)
+        except InputError:
+            reading.discard(picture.pixels)
+            raise
+        return picture
 
     def _read(self, path, mpp, state, work):
         name = visit.safe_name(path.name)
@@ -148,7 +163,7 @@ class Handlers:
             progress=_progress_bar(progress),
             work=work,
         )
-        return self._logged_values(state, work) | {"mpp": PCAM.mpp, "files": None}
+        return self._logged_values(state, work) | {"mpp": PCAM.mpp, "power": None, "files": None}
 
     def _example(self, name):
         """Return a synthetic example at the scale of the model's task."""

@@ -33,7 +33,7 @@ try:
 except ModuleNotFoundError as error:
     raise missing_extra(error.name, "app") from error
 
-from pcam_tf.app.handlers import Handlers
+from pcam_tf.app.handlers import POWERS, Handlers
 
 _BUTTON = {"size": "sm", "min_width": 120}
 _PENDING_JS = {
@@ -160,6 +160,7 @@ def _inputs(reader, examples):
     with gr.Row():
         for name in examples:
             parts[f"example {name}"] = gr.Button(name, size="sm", min_width=90)
+    parts["power"] = gr.Radio(list(POWERS), value=None, label="If a file does not say: scanned at")
     with gr.Row():
         parts["mpp"] = gr.Number(
             label="Microns per pixel", value=reader.task.mpp, step=0.001, min_width=120
@@ -250,6 +251,7 @@ def _connect(parts, handlers):
         done.failure(None, js=_PENDING_JS["unread" if reads else "failed"])
 
     connect(parts["files"].upload, handlers.read_files, "files", "setting", reads=True)
+    connect(parts["power"].input, handlers.read_at_power, "power", "setting", reads=True)
     connect(parts["again"].click, handlers.read_again, "mpp", "setting", reads=True)
     for name in handlers.examples:
         # A button's value is its text.

@@ -151,6 +151,21 @@ def entered_mpp(value: float | str | None) -> float | None:
         ) from error
 
 
+def check_scale(task: Task, name: str, picture: image_files.Picture) -> None:
+    """Refuse a picture larger than a patch whose scale nobody has stated.
+
+    A patch is as large as the model's own; of anything else a wrong scale would go unnoticed.
+
+    Raises:
+        InputError: the scale is unknown.
+    """
+    if picture.is_assumed and max(picture.pixels.shape[:2]) > task.side_px:
+        raise InputError(
+            f"{name} does not state its scale: choose at what magnification it was scanned, or "
+            'enter its microns per pixel and press "Read again".'
+        )
+
+
 def assumed_scale(task: Task, *, is_silent: bool) -> str:
     """Return the note about a file without a usable scale; a silent one states none."""
     why = "The file does not state its scale. It" if is_silent else "No usable scale is stated. It"

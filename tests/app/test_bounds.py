@@ -70,7 +70,9 @@ def tab(name="a tab"):
 
 def uploaded(handlers, pixels, name="one.png"):
     file = handlers.files.new_upload() / name
-    Image.fromarray(pixels).save(file)
+    # A patch need not state its scale.
+    scale = {"dpi": (25_400 / PCAM.mpp,) * 2} if len(pixels) > PCAM.side_px else {}
+    Image.fromarray(pixels).save(file, **scale)
     return str(file)
 
 

@@ -50,7 +50,9 @@ def tab(name="a tab"):
 
 def uploaded(handlers, pixels, name="one.png"):
     file = handlers.files.new_upload() / name
-    Image.fromarray(pixels).save(file)
+    # A patch need not state its scale.
+    scale = {"dpi": (25_400 / PCAM.mpp,) * 2} if len(pixels) > PCAM.side_px else {}
+    Image.fromarray(pixels).save(file, **scale)
     return str(file)
 
 
@@ -177,3 +179,14 @@ def test_two_tabs_do_not_see_each_other(handlers, patches):
     with pytest.raises(InputError, match="give a picture first"):
         judge(handlers, two, tab("two"))
     assert len(saved(handlers)) == 1
+
+
+def test_a_larger_picture_without_a_scale_is_asked_for_it_before_an_answer(handlers, patches):
+    file = handlers.files.new_upload() / "one.png"
+    Image.fromarray(np.tile(patches[0], (4, 4, 1))).save(file)
+    with pytest.raises(InputError, match="does not state its scale: choose"):
+        handlers.read_files([str(file)], "Balanced", tab())
+    assert not handlers.visits.find(tab().session_hash).region
+    values = handlers.read_at_power("20×", "Balanced", tab())
+    assert values["mpp"] == 0.5 and values["power"] is None
+    assert "tissue is called tumour" in values["summary"] and values["region"]["visible"]
