@@ -12,7 +12,7 @@ from pcam_tf.data import image_kinds, image_scale
 from pcam_tf.errors import InputError, first_line, missing_extra
 from pcam_tf.files import printable
 
-_CACHED_BYTES = 128_000_000  # of decoded tiles and strips
+_CACHED_BYTES = 64_000_000  # of decoded tiles and strips
 _SAMPLES = (1, 3, 4)
 # What tifffile says of a file that ends before its last level.
 _MISSING = ("invalid page offset", "corrupted")

@@ -78,6 +78,13 @@ def test_windows_fit_together_and_are_mirrored_beyond_the_border(slide_file):
             slide.window(0, height, 10, 10, PCAM.mpp)
 
 
+@pytest.mark.parametrize("kind", ["tiff", "svs"])
+def test_small_levels_are_read_as_they_are_stored(slide_file, kind):
+    with reader.opened(slide_file(kind=kind, mpp=0.25)) as slide:
+        whole = slide.pixels(1, 0, 0, *slide.backend.sizes[1])
+        np.testing.assert_array_equal(slide.pixels(1, 203, 301, 90, 70), whole[301:371, 203:293])
+
+
 def test_large_windows_are_read_in_parts(slide_file, monkeypatch):
     with reader.opened(slide_file(kind="strips", mpp=0.4961, levels=1)) as slide:
         thumbnail = slide.thumbnail(200)
