@@ -37,6 +37,7 @@ LIKELIHOODS = (
     (0.0, "{name} is very unlikely"),
 )
 NO_TISSUE = "no tissue"
+_NOTICED = 40.0  # nats of novelty: more get a notice
 NO_RATES = "The error rates of this model are unknown."
 
 
@@ -307,7 +308,9 @@ def novelty_notice(reader: Reader, patches: np.ndarray) -> str:
     """Return a notice if patches look unlike the training data, else "".
 
     Of several patches the one with the median score is described. The reference is that of
-    PatchCamelyon, so for another task there is no notice.
+    PatchCamelyon, so for another task there is no notice. It knows the training slides only: from
+    the threshold of `studies.novelty` on, a third to three quarters of ordinary tissue of other
+    scanners would get a notice. That of the page is higher, see docs/web_page.md.
 
     Args:
         reader: the model.
@@ -317,7 +320,10 @@ def novelty_notice(reader: Reader, patches: np.ndarray) -> str:
         return ""
     scores = novelty.score(patches)
     middle = int(np.argsort(scores)[len(scores) // 2])
-    return novelty.sentence(float(scores[middle]), patches[middle])
+    if scores[middle] <= _NOTICED:
+        return ""
+    what = novelty.furthest(patches[middle][None])[0]
+    return f"Looks unlike the training data: {what}. The measured error rates may not hold here."
 
 
 def call(reader: Reader, probabilities: np.ndarray, point: Point) -> str:

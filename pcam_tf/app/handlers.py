@@ -163,6 +163,8 @@ class Handlers:
             progress=_progress_bar(progress),
             work=work,
         )
+        for result in filter(None, (*state.patches, state.region)):
+            result.notice = ""  # the page says that it is drawn
         return self._logged_values(state, work) | {"mpp": PCAM.mpp, "power": None, "files": None}
 
     def _example(self, name):

@@ -9,8 +9,10 @@ from collections.abc import Callable
 
 import numpy as np
 
+from pcam_tf import stain
 from pcam_tf.data import audit
 from pcam_tf.errors import InputError
+from pcam_tf.slides import tissue as tissue_rules
 from pcam_tf.task import PCAM, Task
 
 STRIDE_PX = PCAM.centre_px
@@ -25,8 +27,9 @@ def tissue_mask(region: np.ndarray, stride_px: int = STRIDE_PX) -> np.ndarray:
     """Return which cells of the grid hold tissue, bool (rows, columns).
 
     By the rule with which PCam chose patches: somewhere in the cell, saturation (of means over
-    8×8 px) is at least 0.07. Glass is grey, so it is none; nor is the black beyond a scan, or any
-    other colour that fills a whole cell.
+    8×8 px) is at least 0.07, and green is absorbed most, as by haematoxylin and eosin. Glass is
+    grey, so it is none; nor are ink, coverslip edges, toolbars of screenshots, the black beyond a
+    scan, or a colour that fills a whole cell.
     """
     rows, columns = _grid(region, stride_px)
     height, width = (-(-cells * stride_px // _BLOCK_PX) * _BLOCK_PX for cells in (rows, columns))
@@ -37,6 +40,8 @@ def tissue_mask(region: np.ndarray, stride_px: int = STRIDE_PX) -> np.ndarray:
     colours = blocks.mean(axis=(1, 3))
     # In the dark, saturation is a quotient of noise.
     stained = (audit.saturation(colours) >= audit.BLANK_SATURATION) & (colours.max(-1) > _DARK)
+    density = stain.optical_density(colours, tissue_rules.USUAL_GLASS)
+    stained &= tissue_rules.is_stained(density)
     per_cell = stride_px // _BLOCK_PX
     tissue = stained.reshape(rows, per_cell, columns, per_cell).any(axis=(1, 3))
     cells = filled.reshape(rows, stride_px, columns, stride_px, 3)

@@ -29,7 +29,7 @@ _LOWEST, _HIGHEST = 0.05, 0.10
 _MOST_RED, _MOST_BLUE = 1.15, 0.82
 _SMALLEST_UM2 = 10_000.0  # smaller pieces are dust, smaller holes are lumens
 # Glass: bright, nearly grey, but not the pure white of what was not scanned.
-_DIMMEST, _MOST_COLOUR, _PURE_WHITE, _USUAL_GLASS = 180, 30, 254, 245.0
+_DIMMEST, _MOST_COLOUR, _PURE_WHITE, USUAL_GLASS = 180, 30, 254, 245.0
 _GLASS_SHARE = 0.01
 
 
@@ -105,13 +105,22 @@ def mask_of(picture: np.ndarray, mpp: float) -> np.ndarray:
     """
     density = stain.optical_density(picture.astype("float32"), _glass(picture))
     density = ndimage.gaussian_filter(density, (1, 1, 0))
-    red, green, blue = np.moveaxis(density, -1, 0)
-    stained = (red <= _MOST_RED * green) & (blue <= _MOST_BLUE * green)
+    green = density[..., 1]
     threshold = filters.threshold_otsu(np.clip(green, 0, 1))
-    tissue = stained & (green > np.clip(threshold, _LOWEST, _HIGHEST))
+    tissue = is_stained(density) & (green > np.clip(threshold, _LOWEST, _HIGHEST))
     tissue = ndimage.binary_closing(np.pad(tissue, 2, "edge"), iterations=2)[2:-2, 2:-2]
     tissue = ndimage.binary_opening(np.pad(tissue, 1, "edge"))[1:-1, 1:-1]
     return _without_specks(tissue, min(_SMALLEST_UM2 / mpp**2, tissue.size / 4))
+
+
+def is_stained(density: np.ndarray) -> np.ndarray:
+    """Return where haematoxylin and eosin may have made a colour, bool (...).
+
+    Args:
+        density: natural optical densities (..., 3) of areas of about 8 µm.
+    """
+    red, green, blue = np.moveaxis(density, -1, 0)
+    return (green >= _LOWEST) & (red <= _MOST_RED * green) & (blue <= _MOST_BLUE * green)
 
 
 def _without_specks(mask, least_px):
@@ -131,5 +140,5 @@ def _glass(picture):
     grey = (dimmest >= _DIMMEST) & (brightest - dimmest <= _MOST_COLOUR)
     grey &= dimmest < _PURE_WHITE
     if grey.mean() < _GLASS_SHARE:
-        return np.full(3, _USUAL_GLASS, "float32")
+        return np.full(3, USUAL_GLASS, "float32")
     return np.percentile(picture[grey], 90, axis=0).astype("float32")

@@ -9,6 +9,7 @@ from pcam_tf import slides, synthetic
 from pcam_tf.app import findings, overlays, views, visit, visit_tables
 from pcam_tf.data import image_files
 from pcam_tf.errors import InputError
+from pcam_tf.studies import novelty
 from pcam_tf.task import PCAM
 
 SETTING, POINT = "Balanced", findings.Point(0.4, "meaning")
@@ -178,3 +179,11 @@ def test_doubts_about_a_scale_are_shown_and_the_file_is_not_called_silent(reader
         told = " ".join(state.notes)
         assert "0.972" in told and "Read again" in told
         assert (doubt in told) == bool(doubts) != ("does not state" in told)
+
+
+def test_a_notice_of_novelty_is_rarer_on_the_page_than_in_the_study(reader, monkeypatch, tissue):
+    noticed = []
+    for score in (novelty.THRESHOLD + 1, 41.0):
+        monkeypatch.setattr(novelty, "score", lambda patches, score=score: np.array([score]))
+        noticed.append(findings.novelty_notice(reader, tissue[None]))
+    assert noticed[0] == "" and noticed[1].startswith("Looks unlike the training data: ")

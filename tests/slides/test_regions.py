@@ -75,3 +75,12 @@ def test_one_pixel_of_tumour_makes_a_cell_tumour():
     found = slides.covered_cells(mask, (150, 200))
     assert np.argwhere(found).tolist() == [[1, 2]]
     assert slides.covered_cells(np.ones((600, 800)), (150, 200)).shape == (5, 7)
+
+
+@pytest.mark.parametrize(
+    "colour", [(40, 44, 52), (90, 98, 110), (0, 120, 215), (60, 63, 65), (30, 120, 60)]
+)
+def test_a_toolbar_of_a_screenshot_is_no_tissue(colour):
+    noise = np.random.default_rng(0).normal(0, 2, (192, 192, 1))
+    bar = (np.array(colour) + noise).clip(0, 255).astype("uint8")
+    assert not slides.tissue_mask(bar, 32).any() and not slides.has_tissue(bar[:96, :96])
