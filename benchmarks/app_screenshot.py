@@ -67,7 +67,7 @@ def look_at_slide(tab) -> None:
     tab.locator("#findings button").nth(1).click()
     tab.locator("#answer.read").wait_for()
     tab.locator("#picture").press("0")
-    tab.locator("aside").evaluate("each => each.scrollTo(0, 0)")
+    tab.locator(".rest").evaluate("each => each.scrollTo(0, 0)")
     tab.wait_for_timeout(2000)
 
 

@@ -34,9 +34,9 @@ def title(task: Task) -> str:
     """Return the page's title and what the model answers, as Markdown."""
     side, centre = (round(px * task.mpp) for px in (task.side_px, task.centre_px or task.side_px))
     question = (
-        f"Is there {task.classes[1]} in this patch?"
+        f"Is there {task.classes[1]} in this tissue?"
         if task.is_binary
-        else f"Which class is this patch: {_enumerated(task.classes)}?"
+        else f"Which class is this tissue: {_enumerated(task.classes)}?"
     )
     tissue = "lymph-node tissue" if task == PCAM else "tissue"
     part = f"the centre square, {centre} microns wide, of " if task.centre_px else ""
