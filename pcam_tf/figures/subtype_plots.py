@@ -61,6 +61,31 @@ def accuracy_by_case(table: pd.DataFrame, classes: Sequence[str]) -> Figure:
 
 
 @styled
+def roc_by_class(curves: Mapping[str, pd.DataFrame], aucs: Mapping[str, dict]) -> Figure:
+    """Draw the ROC curve of each class against the rest, a panel each, with its band.
+
+    Args:
+        curves: the class -> `roc` of `evaluation.curves`.
+        aucs: the class -> a metric.
+    """
+    figure = new_figure(2.3 * len(curves), 2.9)
+    panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
+    colours = style.class_colours(len(curves))
+    for axes, (name, table), colour in zip(panels, curves.items(), colours, strict=True):
+        axes.plot(table["false_positive_rate"], table["sensitivity"], color=colour)
+        axes.fill_between(
+            table["false_positive_rate"], table["low"], table["high"], color=colour, alpha=0.2
+        )
+        axes.plot([0, 1], [0, 1], color="#aaaaaa", linewidth=1, linestyle=":")
+        axes.set(xlim=(0, 1), ylim=(0, 1.01), aspect="equal", xticks=(0, 0.5, 1))
+        auc = f"AUC {aucs[name]['value']:.2f} ({aucs[name]['low']:.2f}–{aucs[name]['high']:.2f})"
+        axes.set_title(f"{name.replace('_', ' ')}\n{auc}", fontsize=9)
+    panels[0].set_ylabel("sensitivity")
+    figure.supxlabel("1 − specificity; 95 % bands by case", fontsize=9)
+    return figure
+
+
+@styled
 def fields_of_classes(
     fields: Mapping[str, Sequence[np.ndarray]], title: str = "One row a class, one column a case"
 ) -> Figure:
