@@ -4,6 +4,7 @@ import collections
 import contextlib
 import logging
 import threading
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,8 @@ def _opened(path, name, said):
     return {
         "sizes": sizes,
         "read": segments.window,
-        "close": file.close,
+        # Also if nobody closes it, as with OpenSlide's.
+        "close": weakref.finalize(segments, file.close),
         "format": kind,
         "mpp": mpp,
         "notes": tuple(notes),

@@ -1,4 +1,5 @@
 import errno
+import gc
 import os
 from pathlib import Path
 
@@ -63,6 +64,15 @@ def test_files_of_scanners_show_what_was_scanned(
     assert np.abs(pixels.astype(int) - drawing[200:456, 150:406]).mean() < 4
     expected = np.asarray(Image.fromarray(drawing).reduce(2))[100:228, 75:203]
     assert np.abs(half.astype(int) - expected).mean() < 6
+
+
+@pytest.mark.parametrize("kind", ["tiff", "ome"])
+def test_a_slide_that_nobody_closes_is_closed(slide_file, kind):
+    """Python warns of open files that are forgotten; here a warning is a failure."""
+    slide = reader.open_slide(slide_file(kind=kind, mpp=0.25))
+    assert slide.pixels(0, 0, 0, 9, 9).shape == (9, 9, 3)
+    del slide
+    gc.collect()
 
 
 def test_windows_fit_together_and_are_mirrored_beyond_the_border(slide_file):
