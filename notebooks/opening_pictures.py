@@ -20,6 +20,7 @@ MAIN_FIGURES = (
     "05_ladder",
     "06_explained_patches",
     "07_heat_map_patches",
+    "08_auc_by_compute",
     "10_splits",
     "11_under_shift",
 )

@@ -64,7 +64,8 @@ def start(preset: str | None = None, data_dir: str | None = None) -> Session:
     source = data.open_source(chosen_dir)
     # A reader of a notebook can do nothing about these warnings of Keras and TFDS.
     warnings.filterwarnings("ignore", category=UserWarning, module="keras|tensorflow_datasets")
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    for library in ("tensorflow", "absl"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     versions = ", ".join(
         f"{name} {importlib.metadata.version(name)}"
         for name in ("tensorflow", "keras", "tensorflow-datasets", "scikit-learn")

@@ -7,13 +7,9 @@ from matplotlib.figure import Figure
 from pcam_tf.figures.style import GREEN, NEUTRAL, NORMAL, TUMOUR, new_figure, styled
 from pcam_tf.studies import transformers
 
-# Colour, marker and dashes of each start.
-STARTS = {
-    "scratch": (NORMAL, "o", "-"),
-    "distilled": (GREEN, "s", "--"),
-    "ImageNet": (TUMOUR, "^", "-."),
-}
-FILLED = {"CCT": "full", "DeiTTiny": "none", transformers.CNN: "left"}
+COLOURS = {"CCT": GREEN, "DeiTTiny": TUMOUR, transformers.CNN: NORMAL}
+# Marker and dashes of each start.
+STARTS = {"scratch": ("o", "-"), "distilled": ("s", "--"), "ImageNet": ("^", "-.")}
 
 
 @styled
@@ -31,17 +27,16 @@ def auc_by_compute(found: pd.DataFrame, split: str = "test") -> Figure:
     axes.axhline(cnn[split], color=NEUTRAL, linestyle=":", label="shipped CNN, 20,000 patches")
     trained = found[found["network"] != transformers.SHIPPED]
     for (network, start), rows in trained.groupby(["network", "start"], sort=False):
-        colour, marker, dashes = STARTS[start]
+        marker, dashes = STARTS[start]
         rows = rows.sort_values("patches")
         errors = [rows[split] - rows[f"{split}_low"], rows[f"{split}_high"] - rows[split]]
         axes.errorbar(
             rows["training_flops"],
             rows[split],
             yerr=np.clip(errors, 0, None),
-            color=colour,
+            color=COLOURS[network],
             marker=marker,
             markersize=8,
-            fillstyle=FILLED[network],
             linestyle=dashes,
             linewidth=1.2,
             capsize=3,

@@ -6,7 +6,7 @@ import pytest
 from pcam_tf import training
 from pcam_tf.errors import InputError
 from pcam_tf.figures import transformer_plots
-from pcam_tf.models import classifier
+from pcam_tf.models import backbones, classifier
 from pcam_tf.studies import transformers
 from pcam_tf.studies.transformers import Attempt
 
@@ -69,3 +69,10 @@ def test_attempts_can_be_trained_at_their_sizes():
         assert (recipe.weights == "imagenet") == (attempt.start == "ImageNet")
     with pytest.raises(InputError, match="did you mean 'smoke'"):
         transformers.recipe_of(SCRATCH, "smok")
+
+
+def test_the_stored_table_is_of_this_study():
+    found = transformers.stored_results()
+    assert len(transformers.summary_rows(found)) == len(found) > 1
+    assert transformer_plots.auc_by_compute(found).axes
+    assert set(found["network"]) <= {transformers.SHIPPED, *backbones.BACKBONES}
