@@ -1,6 +1,8 @@
 """What the page does on each event, and what it answers to a program."""
 
 import dataclasses
+import os
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -320,6 +322,15 @@ class Handlers:
     def unsaved(self, _: gr.Request, reason: str) -> dict:
         """Return the page with the reason why a review was not saved; the answer stays."""
         return {"review": reason[0].upper() + reason[1:]}
+
+    def without_folders(self, text: str) -> str:
+        """Return a message without the folders of this server, which are no visitor's concern."""
+        folders = [self.files.folder]
+        if self.reviews_file:
+            folders.append(Path(os.path.realpath(self.reviews_file)).parent)
+        for folder in folders:
+            text = re.sub(rf"{re.escape(str(folder))}/(\S*/)?", "", text)
+        return text
 
     def _point(self, state):
         """Return the operating point; a region and its places are read in one view."""

@@ -241,7 +241,7 @@ def _connect(parts, handlers):
     def connect(event, handler, *inputs, reads=False, refused=None, **options):
         refused = handlers.refused if reads else refused
         done = event(
-            turns.in_thread(_answering(handler, named, refused)),
+            turns.in_thread(_answering(handler, named, refused, handlers.without_folders)),
             [parts[name] for name in inputs],
             outputs,
             js=_PENDING_JS["read" if reads else "answer"],
@@ -287,7 +287,7 @@ def _add_endpoint(handlers):
         ]
         answer = gr.JSON(label="answer")
         gr.Button().click(
-            turns.in_thread(_answering(handlers.predict)),
+            turns.in_thread(_answering(handlers.predict, plain=handlers.without_folders)),
             inputs,
             answer,
             api_name="predict",
@@ -299,6 +299,7 @@ def _answering(
     function: Callable,
     convert: Callable = lambda values: values,
     refused: Callable | None = None,
+    plain: Callable[[str], str] = lambda text: text,
 ) -> Callable:
     """Return a function that tells the visitor in one line what went wrong.
 
@@ -309,6 +310,7 @@ def _answering(
         convert: changes what it returns.
         refused: from the request and the reason to the values of a page without an answer; None:
             the answer before stays, and a message appears.
+        plain: changes a message.
     """
 
     @functools.wraps(function)
@@ -320,7 +322,7 @@ def _answering(
         except turns.Stopped:
             return convert({})  # newer work brings the answer
         except InputError as error:
-            reason, cause = str(error), error
+            reason, cause = plain(str(error)), error
         except Exception as error:
             logging.getLogger(__name__).exception("the page failed")
             reason, cause = _FAILED, error

@@ -355,6 +355,8 @@ def test_the_warning_is_legible_and_a_narrow_page_fits(tab, scheme):
     assert banner.evaluate("each => getComputedStyle(each).color") == "rgb(90, 38, 0)"
     tab.get_by_role("button", name="Region", exact=True).click()
     tab.locator("#region iframe").wait_for()
+    top = "document.querySelector('#summary').getBoundingClientRect().top"
+    tab.wait_for_function(f"0 <= {top} && {top} < 450")  # the answer is in view
     page = "document.documentElement"
     assert tab.evaluate(f"{page}.scrollWidth - {page}.clientWidth") == 0
     assert tab.evaluate("[...document.images].every((each) => each.hasAttribute('alt'))")

@@ -190,3 +190,9 @@ def test_a_larger_picture_without_a_scale_is_asked_for_it_before_an_answer(handl
     values = handlers.read_at_power("20×", "Balanced", tab())
     assert values["mpp"] == 0.5 and values["power"] is None
     assert "tissue is called tumour" in values["summary"] and values["region"]["visible"]
+
+
+def test_a_message_names_no_folder_of_the_server(handlers):
+    for file in (handlers.reviews_file, handlers.files.visits / "a" / "region.npy"):
+        text = handlers.without_folders(f"cannot write {file}: No space left on device.")
+        assert text == f"cannot write {file.name}: No space left on device."

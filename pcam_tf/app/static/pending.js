@@ -14,12 +14,19 @@
     if (line) line.textContent = isHidden ? text ?? line.textContent : '';
     if (row) row.inert = isHidden || pending > 0;
   }
+  function reveal() {
+    // On a narrow screen the answer lies below the settings.
+    const summary = document.querySelector('#summary'), top = summary?.getBoundingClientRect().top;
+    if (top < 0 || top > 0.7 * window.innerHeight) summary.scrollIntoView();
+  }
   window.pcamPending = (event) => {
+    const wasHidden = isHidden;
     if (event === 'read' || event === 'answer') pending += 1;
     else if (event !== 'upload' && event !== 'removed') pending = Math.max(0, pending - 1);
     if (event === 'upload' || event === 'read') isHidden = true;
     else if (event === 'removed' || (event === 'answered' && pending === 0)) isHidden = false;
     show(texts[event]);
+    if (event === 'answered' && wasHidden && !isHidden) reveal();
     // The row of a new answer may be drawn after this.
     requestAnimationFrame(() => show());
   };
