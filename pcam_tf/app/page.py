@@ -120,7 +120,7 @@ def build(
         _connect(parts, handlers)
         _add_endpoint(handlers)
         blocks.unload(handlers.leave)
-    return Page(blocks, handlers, environment, routers, [stop_jobs])
+    return Page(blocks, handlers, environment, routers, [stop_jobs, regions.close])
 
 
 async def _refuse_url(url: str, *_, **__) -> str:

@@ -37,6 +37,12 @@ class RegionViews:
                 self._open[key] = found
             return self._open.get(key)
 
+    def close(self) -> None:
+        """Close all regions: the server ends."""
+        with self._lock:
+            while self._open:
+                self._open.popitem()[1].slide.backend.close()
+
 
 def viewed_region(reader: Reader, visit: Visit) -> Viewed | None:
     """Return a visit's region as the viewer shows it; None without one.

@@ -30,7 +30,7 @@ def routers(
     find_region: Callable[[str], Viewed | None],
     folder: str | Path | None = None,
 ) -> tuple[list[fastapi.APIRouter], Callable[[], None]]:
-    """Return the routes of the viewer and, with a folder, of its slides, and what stops the jobs.
+    """Return the routes of the viewer and, with a folder, of its slides, and what ends them.
 
     Args:
         model: reads the slides.
@@ -46,7 +46,12 @@ def routers(
     field_predictors.patch_by_patch(model.engine)  # refuses what cannot read slides
     slides, jobs = SlideFolder(folder, model, model.sha256), Jobs(turns)
     view = Viewer(model, turns.small, lambda key: find_region(key) or slides.find(key))
-    return [SlidePages(slides, view, jobs).router(), view.router()], jobs.stop_all
+
+    def stop():
+        jobs.stop_all()
+        slides.close()
+
+    return [SlidePages(slides, view, jobs).router(), view.router()], stop
 
 
 @dataclasses.dataclass

@@ -141,7 +141,9 @@ def test_cells_have_their_own_threshold_and_temperature(tmp_path, monkeypatch):
     )
     table = pd.DataFrame({"probability": [0.45]})
     expected = calibration.apply_temperature(table, 0.9)["probability"][0]
-    np.testing.assert_allclose(state.region.probabilities[..., 1], expected, rtol=1e-6)
+    found = state.region.probabilities[..., 1]
+    np.testing.assert_allclose(found[np.isfinite(found)], expected, rtol=1e-6)
+    assert np.isfinite(found).mean() > 0.8  # in noise, some cells look like no tissue
     # In cells the second class is called; a patch with the same output is not.
     assert "100 % of the tissue is called tumour" in views.summary(reader, state, point)
     assert "from 40 % on" in views.summary(reader, state, point)
