@@ -2,13 +2,13 @@ import sys
 import types
 
 import keras
+import keras_hub
 import numpy as np
 import pytest
 
 from pcam_tf.errors import InputError
 from pcam_tf.models import backbones, classifier, presets, transformers, weights
 
-keras_hub = pytest.importorskip("keras_hub")
 STATISTICS = ((0.5,) * 3, (0.5,) * 3)
 PICTURES = np.random.default_rng(0).normal(size=(2, 32, 32, 3)).astype("f4")
 
