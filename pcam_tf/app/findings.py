@@ -224,10 +224,21 @@ def calibrated_cells(reader: Reader, outputs: np.ndarray) -> np.ndarray:
     return _class_probabilities(reader, outputs, reader.cell_temperature)
 
 
-def uncalibrated_cells(reader: Reader, probabilities: np.ndarray) -> np.ndarray:
-    """Return what a model of two classes gave for one view, (n,), from `calibrated_cells`."""
-    table = pd.DataFrame({"probability": probabilities[:, 1].astype("float64")})
-    return calibration.apply_temperature(table, 1 / reader.cell_temperature)["probability"]
+def uncalibrated(reader: Reader, probabilities: np.ndarray, *, of_cells: bool) -> np.ndarray:
+    """Return what the model itself gave, float64 (n, columns), as `predict` writes it.
+
+    Args:
+        reader: the model.
+        probabilities: (n, classes), calibrated; rows of NaN stay so.
+        of_cells: whether they are of one view, as the places of a region are.
+    """
+    columns = list(reader.task.probability_columns)
+    # Of two classes a table holds the second.
+    table = pd.DataFrame(probabilities[:, -len(columns) :].astype("float64"), columns=columns)
+    temperature = reader.cell_temperature if of_cells else reader.temperature
+    if temperature != 1:
+        table = calibration.apply_temperature(table, 1 / temperature)
+    return table[columns].to_numpy()
 
 
 def _class_probabilities(reader, outputs, temperature):

@@ -93,5 +93,6 @@ def _raw(reader, region):
         return None
     tissue = np.isfinite(region.probabilities[..., 1])
     raw = np.full(tissue.shape, np.nan, "float32")
-    raw[tissue] = findings.uncalibrated_cells(reader, region.probabilities[tissue])
+    cells = region.probabilities[tissue]
+    raw[tissue] = findings.uncalibrated(reader, cells, of_cells=True)[:, 0]
     return raw

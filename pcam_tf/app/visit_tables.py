@@ -22,30 +22,31 @@ def add_to_log(reader: Reader, state: Visit, point: Point, setting: str) -> None
         # Of two classes only the second is of interest.
         stated = [1] if reader.task.is_binary else np.flatnonzero(shares)
         text = ", ".join(f"{findings.percent(shares[k])} of tissue {classes[k]}" for k in stated)
-        rows = [common | {"id": state.region.name, "call": text, "probability": ""}]
+        rows = [common | {"id": state.region.name, "call": text, "calibrated_probability": ""}]
     else:
         rows = []
         for patch in state.patches:
-            row = {"id": patch.patch_id, "call": findings.NO_TISSUE, "probability": ""}
+            row = {"id": patch.patch_id, "call": findings.NO_TISSUE, "calibrated_probability": ""}
             if patch.has_tissue:
                 probability = patch.probabilities[visit.explained_class(reader, patch, point)]
                 row["call"] = classes[int(findings.calls(patch.probabilities, point))]
-                row["probability"] = f"{probability:.4f}"
+                row["calibrated_probability"] = f"{probability:.4f}"
             rows.append(common | row)
     state.log = (state.log + rows)[-_LOGGED:]
 
 
 def log_table(state: Visit) -> pd.DataFrame:
     """Return the log: a row for each patch or region that was read, the last one first."""
-    columns = ["time", "id", "probability", "call", "setting", "reviewer"]
+    columns = ["time", "id", "calibrated_probability", "call", "setting", "reviewer"]
     return pd.DataFrame(state.log[::-1], columns=columns)
 
 
 def predictions_table(reader: Reader, state: Visit) -> pd.DataFrame:
     """Return the predictions table of the patches or of the region's places; `label` is empty.
 
-    A patch without tissue has no probability. A column `note`, which is there if there is such a
-    patch, says so.
+    `probability` is the model's own, as `predict` writes it, `calibrated_probability` what the page
+    shows; with more than two classes there is a pair for each. A patch without tissue has none. A
+    column `note`, which is there if there is such a patch, says so.
     """
     notes = {}
     if state.region:
@@ -60,7 +61,10 @@ def predictions_table(reader: Reader, state: Visit) -> pd.DataFrame:
         )
         said = ["" if patch.has_tissue else findings.NO_TISSUE for patch in state.patches]
         notes = {"note": said} if any(said) else {}
-    # Of two classes a table holds the second.
     columns = reader.task.probability_columns
-    by_column = dict(zip(columns, probabilities[:, -len(columns) :].T, strict=True))
+    own = findings.uncalibrated(reader, probabilities, of_cells=state.region is not None)
+    by_column = dict(zip(columns, own.T, strict=True))
+    # Of two classes a table holds the second.
+    shown = zip(columns, probabilities[:, -len(columns) :].T, strict=True)
+    by_column |= {f"calibrated_{column}": values for column, values in shown}
     return pd.DataFrame({"id": ids, "label": None, **by_column, **notes})

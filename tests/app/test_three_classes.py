@@ -52,7 +52,9 @@ def test_a_patch_is_called_its_most_probable_class(reader, tmp_path):
     assert answer["call"] == call and list(answer["probabilities"]) == list(classes)
     assert answer["threshold"] is None and answer["unlike_training"] == ""
     table = visit_tables.predictions_table(reader, state)
-    assert list(table)[2:] == [f"probability_{name}" for name in classes]
+    own = [f"probability_{name}" for name in classes]
+    assert list(table)[2:] == [*own, *(f"calibrated_{each}" for each in own)]
+    np.testing.assert_allclose(table[own].iloc[0], patch.probabilities)  # temperature 1
     assert visit_tables.log_table(state).iloc[0]["call"] == call
     assert "microns wide" in views.title(toy_task.TASK)
     assert "discs, stripes or squares" in views.title(toy_task.TASK)

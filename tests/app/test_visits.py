@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from pcam_tf import slides, synthetic
+from pcam_tf import __main__, evaluation, slides, synthetic
 from pcam_tf.app import findings, overlays, views, visit, visit_tables
 from pcam_tf.data import image_files
 from pcam_tf.errors import InputError
@@ -78,7 +78,7 @@ def test_a_patch_without_tissue_is_never_called(reader, tmp_path, kind):
     assert answer["kind"] == "patch" and answer["call"] == "no tissue"
     assert answer["probability"] is None and answer["unlike_training"] == ""
     row = visit_tables.log_table(state).iloc[0]
-    assert row["call"] == "no tissue" and row["probability"] == ""
+    assert row["call"] == "no tissue" and row["calibrated_probability"] == ""
     files = views.write_files(reader, state, POINT, SETTING)
     table = pd.read_csv(files["predictions"])
     assert table["probability"].isna().all() and list(table["note"]) == ["no tissue"]
@@ -122,7 +122,38 @@ def test_of_several_patches_the_empty_ones_are_counted(reader, tissue, tmp_path)
 
 def test_a_table_without_empty_patches_has_its_usual_columns(reader, tissue, tmp_path):
     state = read(reader, tmp_path, ("a.png", tissue))
-    assert list(visit_tables.predictions_table(reader, state)) == ["id", "label", "probability"]
+    columns = ["id", "label", "probability", "calibrated_probability"]
+    assert list(visit_tables.predictions_table(reader, state)) == columns
+
+
+@pytest.mark.parametrize("kind", ["patches", "region"])
+def test_the_table_has_the_models_own_probability_and_the_one_shown(
+    reader, tissue, tmp_path, monkeypatch, kind
+):
+    """Other programs and `evaluate` read the model's own, with the calibrated one beside it."""
+    reader = reader._replace(temperature=2.0, cell_temperature=3.0)
+    region = ("region.png", np.tile(tissue, (2, 2, 1)))
+    pictures = [region] if kind == "region" else [("a.png", tissue), ("b.png", tissue[::-1])]
+    state = read(reader, tmp_path, *pictures)
+    files = views.write_files(reader, state, POINT, SETTING)
+    table = pd.read_csv(files["predictions"])
+    temperature = 3.0 if kind == "region" else 2.0
+    odds = (0.02 / 0.98) ** (1 / temperature)
+    np.testing.assert_allclose(table["probability"], 0.02, rtol=1e-5)
+    np.testing.assert_allclose(table["calibrated_probability"], odds / (1 + odds), rtol=1e-5)
+    shown = state.region.probabilities if kind == "region" else state.patches[0].probabilities
+    assert np.nanmax(shown[..., 1]) == pytest.approx(odds / (1 + odds))
+
+    # Once its labels are filled in, the commands read it, and take the model's own.
+    table["label"] = np.arange(len(table)) % 2
+    table.to_csv(files["predictions"], index=False)
+    read_again = evaluation.read_predictions(files["predictions"])
+    np.testing.assert_allclose(evaluation.predictions_table.probabilities_of(read_again), 0.02)
+    monkeypatch.chdir(tmp_path)
+    if kind == "region":
+        (tmp_path / "other.csv").write_bytes(files["predictions"].read_bytes())
+        assert __main__.main(["evaluate", "predictions.csv"]) == 0
+        assert __main__.main(["compare", "predictions.csv", "other.csv"]) == 0
 
 
 @pytest.mark.parametrize("names", [("a.png", "a.png"), ("a.png", "b.png"), ("a:.png", "a;.png")])
