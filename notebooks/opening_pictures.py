@@ -21,6 +21,7 @@ MAIN_FIGURES = (
     "06_explained_patches",
     "07_heat_map_patches",
     "08_auc_by_compute",
+    "09_remedies",
     "10_splits",
     "11_under_shift",
 )

@@ -125,13 +125,17 @@ def fit(planned: Plan, seed: int, steps: int = STEPS) -> keras.Model:
         steps: of AdamW, whose rate falls to 0 as a cosine.
     """
     keras.utils.set_random_seed(seed)
+    counts = np.bincount(planned.labels, minlength=2)
+    share = 0.5 if planned.class_weights else counts[1] / len(planned.labels)
+    # From 0 instead, so few steps would not bring the bias down to a low prevalence.
+    log_odds = keras.initializers.Constant(np.log(share / (1 - share)))
     standardise = keras.layers.Normalization()
     standardise.adapt(planned.features)
     head = keras.Sequential([
         keras.Input(planned.features.shape[1:]),
         standardise,
         keras.layers.Dropout(0.2, seed=seed),
-        keras.layers.Dense(1, activation="sigmoid", kernel_initializer="zeros"),
+        keras.layers.Dense(1, "sigmoid", kernel_initializer="zeros", bias_initializer=log_odds),
     ])  # fmt: skip
     rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
     loss = (
@@ -143,7 +147,6 @@ def fit(planned: Plan, seed: int, steps: int = STEPS) -> keras.Model:
     # One call of TensorFlow for all these steps; a step by itself takes less than the call.
     together = next(count for count in (40, 20, 10, 5, 1) if steps % count == 0)
     head.compile(optimizer, loss, steps_per_execution=together)
-    counts = np.bincount(planned.labels, minlength=2)
     weights = len(planned.labels) / (2 * np.maximum(counts, 1))
     head.fit(
         _batches(planned, seed, steps),

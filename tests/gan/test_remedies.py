@@ -69,6 +69,13 @@ def test_a_head_is_the_same_for_one_seed_and_learns(pool):
     assert intervals.auc(planned.labels, values) > 0.75
 
 
+def test_a_head_begins_at_the_share_of_tumour_that_its_loss_sees(pool):
+    for remedy, share in (("plain", 20 / 220), ("class weights", 0.5), ("generated", 0.5)):
+        planned = remedies.plan(remedy, pool, seed=0)
+        values = remedies.probabilities(remedies.fit(planned, seed=0, steps=1), planned.features)
+        assert values.mean() == pytest.approx(share, abs=0.01), remedy
+
+
 def test_metrics_at_a_prevalence_are_those_counted_by_hand():
     labels = np.array([0] * 20 + [1] * 4)
     scores = np.concatenate([np.arange(20) / 40, [0.47, 0.48, 0.9, 0.1]])
