@@ -18,7 +18,7 @@ from pcam_tf.errors import InputError
 from pcam_tf.evaluation import comparison
 from pcam_tf.files import write_json
 from pcam_tf.models import classifier, cost, engines, model_files
-from pcam_tf.training import recipes
+from pcam_tf.training import distillation, recipes
 
 STORED_RESULTS = Path(__file__).parent / "transformers.csv"
 SPLITS = ("validation", "test")
@@ -83,7 +83,7 @@ def recipe_of(attempt: Attempt, preset: str) -> recipes.Recipe:
         weights="imagenet" if attempt.start == "ImageNet" else None,
         stochastic_depth=0.1,
         batch_size=32,
-        teachers=(str(model_files.SHIPPED_MODEL),) if distilled else (),
+        teachers=(distillation.SHIPPED,) if distilled else (),
         start_from_teacher=False,
         weight_decay=0.05,
         frozen_epochs=0,
