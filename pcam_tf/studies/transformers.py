@@ -17,7 +17,7 @@ from pcam_tf import evaluation, prediction, training
 from pcam_tf.errors import InputError
 from pcam_tf.evaluation import comparison
 from pcam_tf.files import write_json
-from pcam_tf.models import classifier, cost, engines, model_files
+from pcam_tf.models import classifier, cost, engines
 from pcam_tf.training import distillation, recipes
 
 STORED_RESULTS = Path(__file__).parent / "transformers.csv"
