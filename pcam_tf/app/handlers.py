@@ -11,7 +11,17 @@ import gradio as gr
 import numpy as np
 
 from pcam_tf import synthetic
-from pcam_tf.app import overlays, private_files, reading, reviews, turns, views, visit, visit_tables
+from pcam_tf.app import (
+    overlays,
+    private_files,
+    reading,
+    reviews,
+    rows,
+    turns,
+    views,
+    visit,
+    visit_tables,
+)
 from pcam_tf.app.findings import Reader
 from pcam_tf.app.private_files import PrivateFiles
 from pcam_tf.app.turns import Turns, Work
@@ -212,15 +222,15 @@ class Handlers:
             return self._with_reason(state, error)
         return self._logged_values(state, work)
 
-    def choose_patch(self, setting, request: gr.Request, event: gr.SelectData):
-        """Show the patch of the gallery that the visitor chose."""
+    def choose_patch(self, setting, request: gr.Request, event: gr.EventData):
+        """Show the patch of the batch that the visitor chose."""
         state = self.visits.find(request.session_hash)
         work = self._work_of(state)
         with state.lock:
-            if not 0 <= event.index < len(state.patches):
+            if not 0 <= event.number < len(state.patches):
                 raise InputError("give pictures first.")
-            state.chosen = event.index
-        return self._values_but_gallery(state, work)
+            state.chosen = int(event.number)
+        return self._values(state, work)
 
     def change_setting(self, setting, request: gr.Request):
         """Show the same pictures at another operating point."""
@@ -233,7 +243,7 @@ class Handlers:
             state.setting = setting
             if not (state.patches or state.region):
                 return meaning  # of what is being read, the answer will come at this setting
-        return self._values_but_gallery(state, Work(self.turns))
+        return self._values(state, Work(self.turns))
 
     def accept(self, token, reviewer, unsure, comment, request: gr.Request):
         """Keep that the reviewer agrees with the answer that was shown."""
@@ -342,15 +352,11 @@ class Handlers:
             work.check()
             point = self._point(state)
             visit_tables.add_to_log(self.reader, state, point, state.setting)
+        return self._values(state, work)
+
+    def _values(self, state, work):
         self._explain(state, work)
         return self.page_values(state)
-
-    def _values_but_gallery(self, state, work):
-        """Return new values; the gallery keeps its choice because it gets none."""
-        self._explain(state, work)
-        values = self.page_values(state)
-        del values["gallery"]
-        return values
 
     def _explain(self, state, work):
         """Compute the explanation of the chosen patch, in its turn at the model."""
@@ -387,7 +393,7 @@ class Handlers:
         return {
             "summary": views.summary(reader, state, point),
             "region": shown(lambda: views.region_value(region, state.setting), region),
-            "gallery": shown(lambda: views.gallery(reader, state, point), several),
+            "batch": shown(lambda: rows.batch(reader, state, point), several),
             # Of a region the viewer shows the place.
             "patch": shown(
                 lambda: overlays.patch_value(reader, patch, point), patch and not region
@@ -411,7 +417,7 @@ class Handlers:
         return {
             "summary": views.refusal(reason),
             "region": nothing,
-            "gallery": nothing,
+            "batch": nothing,
             "patch": nothing,
             "shown": "",
             "review_row": gr.update(visible=False),

@@ -176,13 +176,10 @@ def _results():
     parts = {
         "summary": gr.HTML("<p>No picture yet.</p>", elem_id="summary"),
         "region": _html("region"),
-        "gallery": gr.Gallery(
-            label="Patches: choose one", columns=5, visible=False, height=280, buttons=[],
-            interactive=False, allow_preview=False, elem_id="gallery",
-        ),
+        "batch": _rows("batch", visible=False),
         "patch": _html("patch"),
         "review": gr.Markdown("", elem_id="reviewed"),
-    }  # fmt: skip
+    }
     parts |= _review_parts()
     with gr.Row(visible=False, elem_id="downloads") as parts["downloads"]:
         parts["report"] = gr.DownloadButton("Report (HTML)", **_BUTTON)
@@ -218,6 +215,16 @@ def _html(name):
         js_on_load=views.static_text(f"{name}.js"),
         elem_id=name,
         visible=False,
+    )
+
+
+def _rows(name, **options):
+    return gr.HTML(
+        None,
+        css_template=views.static_text("rows.css"),
+        js_on_load=views.static_text("rows.js"),
+        elem_id=name,
+        **options,
     )
 
 
@@ -258,7 +265,7 @@ def _connect(parts, handlers):
         button = f"example {name}"
         connect(parts[button].click, handlers.read_example, button, "setting", reads=True)
     connect(parts["region"].select, handlers.choose_place, "setting")
-    connect(parts["gallery"].select, handlers.choose_patch, "setting")
+    connect(parts["batch"].select, handlers.choose_patch, "setting")
     # Not behind others' regions, or the page would show a setting that is not in use yet.
     connect(parts["setting"].input, handlers.change_setting, "setting", queue=False)
     words = ("shown", "reviewer", "unsure", "comment")

@@ -121,20 +121,6 @@ def _headline(colour, text):
     return f'<p class="call" style="border-color: {colour}">{html.escape(text)}</p>'
 
 
-def gallery(reader: Reader, state: Visit, point: Point) -> list[tuple[np.ndarray, str]]:
-    """Return the patches of a visit, each with its name and its probability."""
-    items = []
-    for patch in state.patches:
-        if not patch.has_tissue:
-            items.append((patch.patch, f"{patch.name}: {findings.NO_TISSUE}"))
-            continue
-        index = visit.explained_class(reader, patch, point)
-        share = findings.percent(patch.probabilities[index])
-        name = "" if reader.task.is_binary else f"{reader.task.classes[index]} "
-        items.append((patch.patch, f"{patch.name}: {name}{share}"))
-    return items
-
-
 def notices(state: Visit) -> list[str]:
     """Return warnings: unusual pictures, an unknown scale, large steps."""
     # The viewer says of a region's place what there is to say of it.

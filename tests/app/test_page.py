@@ -250,8 +250,26 @@ def test_a_visit(tab, served, reader, patches, tmp_path):
     tab.get_by_label("Clear").first.click()
     tab.locator("input[type=file]").first.set_input_files(files[1:])
     tab.get_by_text(re.compile(r"3 patches: \d called tumour")).wait_for()
-    tab.locator("#gallery button").nth(1).click()
+    names = tab.locator("#batch .open")
+    assert names.all_inner_texts() == [f"patch b{number}.png" for number in (1, 2, 3)]
+    assert tab.locator("#batch td img").count() == 3
+    head = tab.get_by_role("columnheader", name="Probability of tumour")
+    for order, sign in (("ascending", 1), ("descending", -1)):
+        head.get_by_role("button").click()
+        assert head.get_attribute("aria-sort") == order
+        values = tab.locator("#batch td[data-value]").evaluate_all(
+            "cells => cells.map((cell) => Number(cell.dataset.value))"
+        )
+        assert values == sorted(values, reverse=sign < 0)
+    name = names.nth(1).inner_text()
+    names.nth(1).press("Enter")
     tab.locator("#patch .frame").wait_for()
+    assert name in tab.locator("#summary").inner_text()
+    current = tab.locator("#batch tr[aria-current]")
+    # The order stays, the row is marked and keeps the focus.
+    assert current.locator(".open").inner_text() == names.nth(1).inner_text() == name
+    assert current.evaluate("row => row.contains(document.activeElement)")
+    assert head.get_attribute("aria-sort") == "descending"
     with tab.expect_download() as download:
         tab.get_by_role("button", name="Predictions (CSV)").click()
     assert len(pd.read_csv(download.value.path())) == 3
