@@ -159,7 +159,9 @@ def _guarded(page, host, port, auth, names):
     for router in (uploads.router(page.handlers.files, page.blocks.upload_file_set), *page.routers):
         app.include_router(router)
     static = importlib.resources.files("pcam_tf.app") / "static"
-    css, script = ((static / name).read_text("utf-8") for name in ("page.css", "pending.js"))
+    css, *scripts = (
+        (static / name).read_text("utf-8") for name in ("page.css", "pending.js", "leaving.js")
+    )
     page.blocks.queue(max_size=WAITING)
     # What gradio keeps of a session: visits are kept elsewhere, so nobody loses anything.
     page.blocks.state_session_capacity = _SESSIONS
@@ -170,7 +172,7 @@ def _guarded(page, host, port, auth, names):
         theme=gr.themes.Default(
             primary_hue="blue", neutral_hue="slate", font=_FONTS, font_mono=_MONOSPACE
         ),
-        css=css, head=f"<script>{script}</script>",
+        css=css, head="".join(f"<script>{script}</script>" for script in scripts),
     )  # fmt: skip
     mounted = app.routes[-1].app
 

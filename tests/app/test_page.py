@@ -320,6 +320,31 @@ def test_no_old_answer_stands_beside_a_new_file(tab, served, patches, tmp_path):
     assert not answer.is_visible()
 
 
+def test_the_browser_asks_before_a_visit_is_lost(tab, served):
+    playwright = pytest.importorskip("playwright.sync_api")
+    asked = []
+
+    def stay(dialog):
+        asked.append(dialog.type)
+        dialog.dismiss()
+
+    tab.on("dialog", stay)
+    tab.get_by_text("This session").click()  # browsers ask only where something was done
+    tab.reload()
+    assert asked == []
+    tab.get_by_role("button", name="Patch with tumour").click()
+    tab.locator("#patch .frame").wait_for()
+    with pytest.raises(playwright.Error):
+        tab.reload(timeout=2000)
+    assert asked == ["beforeunload"] and tab.locator("#patch .frame").is_visible()
+
+    tab.remove_listener("dialog", stay)
+    tab.on("dialog", lambda dialog: (asked.append("left"), dialog.accept()))
+    tab.reload()
+    tab.get_by_text("No picture yet.").wait_for()
+    assert asked == ["beforeunload", "left"]
+
+
 def opacity(tab, where):
     return tab.locator(f"{where} .overlay").evaluate("each => getComputedStyle(each).opacity")
 
