@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import secrets
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ from pcam_tf.app import (
     reading,
     reviews,
     rows,
+    slide_folder,
+    slide_uploads,
     turns,
     views,
     visit,
@@ -24,11 +27,13 @@ from pcam_tf.app import (
 )
 from pcam_tf.app.findings import Reader
 from pcam_tf.app.private_files import PrivateFiles
+from pcam_tf.app.slide_folder import SlideFolder
 from pcam_tf.app.turns import Turns, Work
 from pcam_tf.app.visit import Visit
 from pcam_tf.app.visits import Visits
 from pcam_tf.data import image_files
 from pcam_tf.errors import InputError
+from pcam_tf.slides import field_predictors
 from pcam_tf.task import PCAM, Task
 
 # Magnifications of scanners, and their microns per pixel.
@@ -123,16 +128,40 @@ class Handlers:
 
     def _read_uploads(self, state, mpp, work, progress):
         damaged = []
-        used = visit.read_pictures(
-            self.reader,
-            state,
-            self._readable(state, mpp, work, damaged),
-            several=len(state.uploads) > 1,
-            progress=_progress_bar(progress),
-            work=work,
-        )
+        try:
+            used = visit.read_pictures(
+                self.reader,
+                state,
+                self._readable(state, mpp, work, damaged),
+                several=len(state.uploads) > 1,
+                progress=_progress_bar(progress),
+                work=work,
+            )
+        except slide_uploads.LargeSlide as large:
+            if len(state.uploads) > 1:
+                raise
+            return self._open_slide(state, mpp, work) | {"mpp": large.mpp, "power": None}
         state.notes += [f"Left out: {reason}" for reason in damaged]
         return self._logged_values(state, work) | {"mpp": used, "power": None}
+
+    def _open_slide(self, state, mpp, work):
+        """Show the visit's one upload, a slide, which a job reads when the visitor asks for it."""
+        field_predictors.patch_by_patch(self.reader.engine)  # refuses what cannot read slides
+        folder, secret = self.files.new_visit(), secrets.token_urlsafe(18)
+        try:
+            name = visit.safe_name(state.uploads[0].name)
+            private_files.copy(state.uploads[0], folder).rename(folder / name)
+            slides = SlideFolder(folder, self.reader, self.reader.sha256, secret)
+            key = slide_folder.key_of(name, secret)
+            if mpp:
+                slides.set_scale(key, mpp)
+            with state.lock:
+                work.check()
+                state.slide = visit.OwnSlide(key, name, slides)
+        except BaseException:
+            private_files.remove(folder)
+            raise
+        return self.page_values(state)
 
     def _readable(self, state, mpp, work, refused) -> Iterator[tuple[str, image_files.Picture]]:
         """Yield the uploads that can be read, and collect the reasons of others if any can be."""
@@ -215,6 +244,8 @@ class Handlers:
     def choose_place(self, setting, request: gr.Request, event: gr.EventData):
         """Read the place of the region that the visitor chose."""
         state = self.visits.find(request.session_hash)
+        if state.slide:
+            return {}  # the viewer says of a slide's place what there is to say
         work = self._work_of(state)
         try:
             visit.read_place(self.reader, state, int(event.row), int(event.column))
@@ -241,7 +272,7 @@ class Handlers:
             return meaning
         with state.lock:
             state.setting = setting
-            if not (state.patches or state.region):
+            if not (state.patches or state.region or state.slide):
                 return meaning  # of what is being read, the answer will come at this setting
         return self._values(state, Work(self.turns))
 
@@ -378,6 +409,14 @@ class Handlers:
             return self._page_values(state)
 
     def _page_values(self, state):
+        if state.slide:
+            value = views.region_value(state.slide, state.setting)
+            return self.empty_values("No picture yet.") | {
+                "summary": views.slide_summary(state.slide.name),
+                "region": gr.update(value=value, visible=True),
+                "setting": state.setting,
+                "meaning": self.reader.points[state.setting].meaning,
+            }
         if not (state.patches or state.region):
             return self.empty_values("No picture yet.")
         reader, point = self.reader, self._point(state)

@@ -17,6 +17,7 @@ from pcam_tf.app import (
     region_views,
     reviews,
     slide_pages,
+    slide_uploads,
     turns,
     views,
     visit_tables,
@@ -113,7 +114,9 @@ def build(
     processing_utils.async_ssrf_protected_download = _refuse_url
     handlers = Handlers(reader, files, reviews_file, turns=model_turns)
     regions = region_views.RegionViews(reader, handlers.visits)
-    routers, stop_jobs = slide_pages.routers(reader, model_turns, regions.find, slides)
+    routers, stop_jobs = slide_pages.routers(
+        reader, model_turns, regions.find, slides, handlers.visits.of_slide
+    )
     handlers.warm_up()
     with gr.Blocks(title="pcam_tf", analytics_enabled=False) as blocks:
         parts = _layout(reader, handlers, has_slides=slides is not None)
@@ -150,10 +153,10 @@ def _layout(reader, handlers, *, has_slides):
 def _inputs(reader, examples):
     parts, settings = {}, list(reader.points)
     parts["files"] = gr.File(
-        label="A patch, several, or a region (PNG, JPEG, TIFF; up to 50 megapixels)",
+        label="Patches or a region (PNG, JPEG, TIFF) or a slide (SVS, NDPI, SCN, BIF)",
         elem_id="files",
         file_count="multiple",
-        file_types=[".png", ".jpg", ".jpeg", ".tif", ".tiff"],
+        file_types=[".png", ".jpg", ".jpeg", ".tif", ".tiff", *slide_uploads.SUFFIXES],
         height=150,
     )
     gr.Markdown("Or try a synthetic example. It is drawn by a program, not tissue:")
@@ -243,7 +246,8 @@ def _connect(parts, handlers):
     }
 
     def named(values):
-        return {parts[name]: value for name, value in values.items()}
+        # gradio takes no empty dict for "nothing changes".
+        return {parts[name]: value for name, value in values.items()} or gr.skip()
 
     def connect(event, handler, *inputs, reads=False, refused=None, **options):
         refused = handlers.refused if reads else refused

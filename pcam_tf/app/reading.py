@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pcam_tf.app import private_files, turns
+from pcam_tf.app import private_files, slide_uploads, turns
 from pcam_tf.app.turns import Work
 from pcam_tf.data import image_files
 from pcam_tf.errors import InputError
@@ -35,14 +35,17 @@ def read(
         work: whether it is still wanted.
 
     Raises:
-        InputError: as `image_files.read`.
+        InputError: as `image_files.read` or, of a slide, `slide_uploads.read`.
         turns.Stopped: it is not wanted any more.
     """
-    with image_files.opened(path, name) as file:
-        width, height = file.picture.size
-    if width * height <= _LARGE_PX:
-        return image_files.read(path, task, mpp, name)
+    is_slide = slide_uploads.is_slide(path)
+    if not is_slide:
+        with image_files.opened(path, name) as file:
+            width, height = file.picture.size
+        if width * height <= _LARGE_PX:
+            return image_files.read(path, task, mpp, name)
     request = {"file": str(path), "task": task.to_json(), "mpp": mpp, "name": name}
+    request["is_slide"] = is_slide
     into = folder / secrets.token_hex(8)
     try:
         with work.turns.reading(work.stop):
@@ -50,6 +53,8 @@ def read(
             answer = _answer(request | {"pixels": str(into / "pixels.npy")}, work)
         if "refused" in answer:
             raise InputError(answer["refused"])
+        if "large_slide" in answer:
+            raise slide_uploads.LargeSlide(name, answer["large_slide"])
         pixels = np.load(into / "pixels.npy", mmap_mode="r")
     except BaseException:
         private_files.remove(into)

@@ -27,9 +27,9 @@ _MOST_OPEN = 8
 _RETIRED_SECONDS = 60
 
 
-def key_of(name: str) -> str:
-    """Return the key by which a slide is asked for, from its file's name."""
-    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:24]
+def key_of(name: str, secret: str = "") -> str:
+    """Return the key by which a slide is asked for, from its file's name and a secret."""
+    return hashlib.sha256((secret + name).encode("utf-8", "surrogateescape")).hexdigest()[:24]
 
 
 class SlideFolder:
@@ -38,22 +38,25 @@ class SlideFolder:
     Attributes:
         folder: of the slides.
         results: in it, a folder of results for each slide.
+        is_closed: whether its slides are not wanted any more.
     """
 
-    def __init__(self, folder: str | Path, model: Reader, digest: str):
+    def __init__(self, folder: str | Path, model: Reader, digest: str, secret: str = ""):
         """Look at a folder.
 
         Args:
             folder: of the slides; subfolders are not looked into.
             model: whose heat maps are shown.
             digest: SHA-256 of the model, with which heat maps of others are told apart.
+            secret: makes keys that cannot be guessed, for a folder that is one visitor's.
 
         Raises:
             InputError: there is no such folder.
         """
         self.folder = Path(folder)
         self.results = self.folder / RESULTS
-        self._model, self._digest = model, digest
+        self.is_closed = False
+        self._model, self._digest, self._secret = model, digest, secret
         self._open: collections.OrderedDict[str, Viewed] = collections.OrderedDict()
         self._retired: collections.deque = collections.deque()  # since when, and the slide
         self._lock = threading.Lock()
@@ -73,7 +76,7 @@ class SlideFolder:
             )  # fmt: skip
         except OSError as error:
             raise InputError(f"cannot read {printable(self.folder)}: {error.strerror}.") from error
-        return {key_of(path.name): path for path in found}
+        return {key_of(path.name, self._secret): path for path in found}
 
     def result_folder(self, path: Path) -> Path:
         """Return where the results of a slide lie."""
@@ -89,6 +92,8 @@ class SlideFolder:
         if path is None:
             return None
         with self._lock:
+            if self.is_closed:
+                return None
             if key not in self._open:
                 self._open[key] = self._opened(key, path)
             self._open.move_to_end(key)
@@ -103,7 +108,8 @@ class SlideFolder:
             self._retire(key)
 
     def close(self) -> None:
-        """Close all slides: the server ends."""
+        """Close all slides: the server ends, or the visit to which they belong."""
+        self.is_closed = True
         with self._lock:
             for key in list(self._open):
                 self._retire(key)

@@ -1,4 +1,4 @@
-"""The pages of a served folder of slides: their list, their scale, and the jobs that read them."""
+"""The pages of slides, of a served folder or a visitor's own: list, scale, and jobs that read."""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Annotated
 import fastapi
 from fastapi.responses import JSONResponse, Response
 
-from pcam_tf.app import answers, viewer
+from pcam_tf.app import answers, private_files, turns, viewer
 from pcam_tf.app.findings import Reader
 from pcam_tf.app.jobs import EngineInTurns, Job, Jobs, in_turns
 from pcam_tf.app.slide_folder import SlideFolder
@@ -26,59 +26,75 @@ _UM_AT_1 = 10  # microns a pixel at 1×: 0.25 at 40×
 
 def routers(
     model: Reader,
-    turns: Turns,
+    model_turns: Turns,
     find_region: Callable[[str], Viewed | None],
     folder: str | Path | None = None,
+    find_own: Callable[[str], SlideFolder | None] = lambda key: None,
 ) -> tuple[list[fastapi.APIRouter], Callable[[], None]]:
     """Return the routes of the viewer and, with a folder, of its slides, and what ends them.
 
     Args:
         model: reads the slides.
-        turns: at the model.
+        model_turns: at the model.
         find_region: returns a visitor's region by its key.
         folder: of slides, or None.
+        find_own: returns the folder of a visitor's slide by its key.
 
     Raises:
         InputError: there is no such folder, or the model's answers are no heat map.
     """
-    if folder is None:
-        return [Viewer(model, turns.small, find_region).router()], lambda: None
-    field_predictors.patch_by_patch(model.engine)  # refuses what cannot read slides
-    slides, jobs = SlideFolder(folder, model, model.sha256), Jobs(turns)
-    view = Viewer(model, turns.small, lambda key: find_region(key) or slides.find(key))
+    slides, jobs = None, Jobs(model_turns)
+    if folder is not None:
+        field_predictors.patch_by_patch(model.engine)  # refuses what cannot read slides
+        slides = SlideFolder(folder, model, model.sha256)
+
+    def find(key):
+        own = find_own(key)
+        if own:
+            return own.find(key)
+        return find_region(key) or (slides.find(key) if slides else None)
 
     def stop():
         jobs.stop_all()
-        slides.close()
+        if slides:
+            slides.close()
 
-    return [SlidePages(slides, view, jobs).router(), view.router()], stop
+    view = Viewer(model, model_turns.small, find, lambda key: find_own(key) is not None)
+    return [SlidePages(slides, view, jobs, find_own).router(), view.router()], stop
 
 
 @dataclasses.dataclass
 class SlidePages:
-    """The pages of a folder.
+    """The pages of slides.
 
     Attributes:
-        slides: the folder.
-        viewer: shows its slides.
+        slides: the served folder, or None.
+        viewer: shows slides.
         jobs: read them.
+        find_own: returns the folder of a visitor's slide by its key.
     """
 
-    slides: SlideFolder
+    slides: SlideFolder | None
     viewer: Viewer
     jobs: Jobs
+    find_own: Callable[[str], SlideFolder | None]
 
     def router(self) -> fastapi.APIRouter:
         """Return the routes; who may call them is decided where they are served."""
         router = fastapi.APIRouter(prefix=viewer.PREFIX)
-        for path, answer, method in (
-            ("/", self.list, "GET"),
-            ("/slides.json", self.states, "GET"),
-            ("/{key}/thumbnail.jpg", self.thumbnail, "GET"),
+        routes = [
+            ("/{key}/slides.json", self.state, "GET"),
             ("/{key}/read", self.read, "POST"),
             ("/{key}/cancel", self.cancel, "POST"),
-            ("/{key}/scale", self.set_scale, "POST"),
-        ):
+        ]
+        if self.slides:
+            routes += [
+                ("/", self.list, "GET"),
+                ("/slides.json", self.states, "GET"),
+                ("/{key}/thumbnail.jpg", self.thumbnail, "GET"),
+                ("/{key}/scale", self.set_scale, "POST"),
+            ]
+        for path, answer, method in routes:
             router.add_api_route(path, answer, methods=[method], response_class=Response)
         return router
 
@@ -90,9 +106,17 @@ class SlidePages:
 
     def states(self):
         """Return how each slide stands."""
-        return JSONResponse(
-            {key: self._state(key, path) for key, path in self.slides.files().items()}
-        )
+        return JSONResponse({key: self._state(self.slides, key) for key in self.slides.files()})
+
+    def state(self, key: str):
+        """Return how one slide stands, in the form of `states`."""
+        return JSONResponse({key: self._state(self._folder_of(key), key)})
+
+    def _folder_of(self, key):
+        found = self.find_own(key) or self.slides
+        if found is None or key not in answers.or_refused(found.files):
+            raise fastapi.HTTPException(404, "There is no such slide.")
+        return found
 
     def _entry(self, key, path):
         entry = {"key": key, "name": path.name, "megabytes": path.stat().st_size / 1e6}
@@ -104,14 +128,15 @@ class SlidePages:
         width, height = (side * slide.mpp / 1000 for side in slide.size)
         return entry | {"size": f"{width:.1f} × {height:.1f} mm, {slide.mpp:.3g} µm per pixel"}
 
-    def _state(self, key, path):
+    def _state(self, folder, key):
         job = self.jobs.find(key)
         if job is not None:
             return job.as_json()
-        if slide_runs.read_state(self.slides.result_folder(path)).get("state") is None:
+        results = folder.result_folder(folder.files()[key])
+        if slide_runs.read_state(results).get("state") is None:
             return {"state": "unread"}
         try:
-            found = self.slides.find(key)
+            found = folder.find(key)
         except InputError:
             return {"state": "unread"}
         return {"state": "begun" if found.probabilities is None else "done"}
@@ -122,18 +147,28 @@ class SlidePages:
 
     def read(self, key: str):
         """Begin to read a slide."""
-        found = self.viewer.viewed(key)
-        job = self.jobs.start(key, lambda job: self._read(key, found.slide, job))
+        folder, found = self._folder_of(key), self.viewer.viewed(key)
+        job = self.jobs.start(key, lambda job: self._read(folder, key, found.slide.path, job))
         return JSONResponse(job.as_json())
 
-    def _read(self, key, slide, job: Job):
+    def _read(self, folder, key, path, job: Job):
+        def tell(done, total):
+            if folder.is_closed:
+                raise turns.Stopped
+            job.tell(done, total)
+
         predictor, engine = self._predictor(job)
-        slide_runs.run(
-            slide.path, self.slides.result_folder(slide.path), predictor,
-            {"sha256": self.viewer.reader.sha256, "engine": engine},
-            mpp=self.slides.scale(slide.path), progress=job.tell,
-        )  # fmt: skip
-        self.slides.forget(key)
+        try:
+            tell(0, 0)
+            slide_runs.run(
+                path, folder.result_folder(path), predictor,
+                {"sha256": self.viewer.reader.sha256, "engine": engine},
+                mpp=folder.scale(path), progress=tell,
+            )  # fmt: skip
+        finally:
+            if folder.is_closed and folder is not self.slides:
+                private_files.remove(folder.folder)  # what was written since the visit ended
+        folder.forget(key)
         self.viewer.forget(key)
 
     def _predictor(self, job):

@@ -44,11 +44,13 @@ class Viewer:
         reader: the model.
         turn: returns what is held while the model works for something short.
         find: returns the slide of a key, or None.
+        is_own: whether a key is that of a visitor's slide, which is read from its page.
     """
 
     reader: Reader
     turn: Callable[[], AbstractContextManager]
     find: Callable[[str], Viewed | None]
+    is_own: Callable[[str], bool] = lambda key: False
     cache: tiles.TileCache = dataclasses.field(default_factory=tiles.TileCache)
 
     def __post_init__(self):
@@ -90,7 +92,7 @@ class Viewer:
         found, task = self.viewed(key), self.reader.task
         answer = rendered(
             "viewer_page.html", name=found.name, key=key, embedded=embedded, notes=found.notes,
-            powers=_POWERS, has_heat=found.probabilities is not None,
+            powers=_POWERS, has_heat=found.probabilities is not None, is_own=self.is_own(key),
             classes=[(index, task.classes[index]) for index in _shown_classes(task)],
             settings=list(self.reader.points.items()), threshold=_first_threshold(self.reader),
         )  # fmt: skip

@@ -14,7 +14,7 @@ from pcam_tf import prediction
 from pcam_tf.app import findings, overlays, visit, visit_tables
 from pcam_tf.app.findings import Point, Reader
 from pcam_tf.app.reviews import Review
-from pcam_tf.app.visit import Answer, PatchResult, RegionResult, Visit
+from pcam_tf.app.visit import Answer, OwnSlide, PatchResult, RegionResult, Visit
 from pcam_tf.files import written_whole
 from pcam_tf.task import PCAM, Task
 
@@ -50,9 +50,19 @@ def _enumerated(names):
     return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
-def region_value(region: RegionResult, setting: str) -> dict:
-    """Return what shows a region in the viewer: its address, and the setting in use."""
-    return {"address": f"viewer/{region.key}?embedded=true", "setting": setting}
+def region_value(shown: RegionResult | OwnSlide, setting: str) -> dict:
+    """Return what shows a region or slide in the viewer: its address, and the setting in use."""
+    return {"address": f"viewer/{shown.key}?embedded=true", "setting": setting}
+
+
+def slide_summary(name: str) -> str:
+    """Return what the page says of a slide that the visitor gave, as HTML."""
+    return (
+        '<div class="result" role="status">'
+        f"{_headline(_NEUTRAL, f'A whole slide: {name}')}"
+        '<p>"Read", below the picture, makes its heat map. That is deleted with this visit: save '
+        "results from there.</p></div>"
+    )
 
 
 def summary(reader: Reader, state: Visit, point: Point) -> str:

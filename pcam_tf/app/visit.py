@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -85,6 +85,14 @@ class Answer(NamedTuple):
         return json.dumps(self)
 
 
+class OwnSlide(NamedTuple):
+    """A slide that the visitor gave; the viewer shows it, and a job reads it."""
+
+    key: str
+    name: str
+    folder: Any  # `SlideFolder` of this slide alone
+
+
 @dataclasses.dataclass
 class Visit:
     """All that is kept of a visitor: some kilobytes a patch, and a folder.
@@ -97,6 +105,7 @@ class Visit:
     patches: list[PatchResult] = dataclasses.field(default_factory=list)
     chosen: int | None = None  # index of the patch that is shown with its explanation
     region: RegionResult | None = None
+    slide: OwnSlide | None = None
     notes: list[str] = dataclasses.field(default_factory=list)
     log: list[dict] = dataclasses.field(default_factory=list)
     setting: str = ""  # name of the operating point in use
@@ -120,7 +129,15 @@ class Visit:
     def clear(self) -> None:
         """Forget the answers; the log stays."""
         self.patches, self.chosen, self.region, self.notes = [], None, None, []
+        self.close_slide()
         (self.folder / REGION_FILE).unlink(missing_ok=True)
+
+    def close_slide(self) -> None:
+        """Take the slide away, and its files; a job that reads it ends."""
+        if self.slide:
+            self.slide.folder.close()
+            private_files.remove(self.slide.folder.folder)
+            self.slide = None
 
     @property
     def chosen_patch(self) -> PatchResult | None:

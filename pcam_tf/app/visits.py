@@ -11,6 +11,7 @@ import time
 
 from pcam_tf.app import private_files
 from pcam_tf.app.private_files import PrivateFiles
+from pcam_tf.app.slide_folder import SlideFolder
 from pcam_tf.app.visit import Visit
 from pcam_tf.errors import InputError
 
@@ -72,6 +73,15 @@ class Visits:
                     return visit
         return None
 
+    def of_slide(self, key: str) -> SlideFolder | None:
+        """Return the folder of a visit's slide; to look at it is to use the visit."""
+        with self._lock:
+            for visit in self._visits.values():
+                if visit.slide and visit.slide.key == key:
+                    visit.used_at = time.monotonic()
+                    return visit.slide.folder
+        return None
+
     def region_keys(self) -> set[str]:
         """Return the keys of all regions that there are."""
         with self._lock:
@@ -98,6 +108,7 @@ class Visits:
 def _close(visit):
     visit.stop.set()
     with visit.lock:
+        visit.close_slide()
         private_files.remove(visit.folder)
 
 

@@ -9,7 +9,9 @@ import pytest
 import uvicorn
 from small_slide import PLAN
 
+from pcam_tf.app import reading, slide_uploads
 from pcam_tf.synthetic import slide_files
+from pcam_tf.task import PCAM
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
@@ -20,6 +22,21 @@ def slide_file(tmp_path_factory):
     """Return a synthetic slide, 640×640 px at 0.972 microns per pixel, in a folder of its own."""
     pytest.importorskip("imagecodecs")
     return slide_files.write_slide(PLAN, tmp_path_factory.mktemp("slides") / "a <b>.tif")
+
+
+@pytest.fixture
+def small_regions(monkeypatch):
+    """Let any slide be larger than a region may be; the process that reads pictures is this one."""
+    monkeypatch.setattr(slide_uploads, "LARGEST_PX", 300_000)
+
+    def answer(request, work):
+        try:
+            slide_uploads.read(request["file"], PCAM, request["mpp"], request["name"])
+        except slide_uploads.LargeSlide as large:
+            return {"large_slide": large.mpp}
+        raise AssertionError
+
+    monkeypatch.setattr(reading, "_answer", answer)
 
 
 @pytest.fixture(scope="session")

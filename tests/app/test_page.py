@@ -9,11 +9,13 @@ import pandas as pd
 import pytest
 import tiny_training
 from PIL import Image
+from small_slide import PLAN
 
 from pcam_tf import __main__, slides, synthetic
 from pcam_tf.app import findings, page, serve
 from pcam_tf.errors import InputError
 from pcam_tf.models import backbones, classifier
+from pcam_tf.synthetic import slide_files
 
 SCREENSHOT = Path(__file__).parent.parent.parent / "figures" / "smoke" / "app.png"
 
@@ -343,6 +345,36 @@ def test_the_browser_asks_before_a_visit_is_lost(tab, served):
     tab.reload()
     tab.get_by_text("No picture yet.").wait_for()
     assert asked == ["beforeunload", "left"]
+
+
+def test_a_slide_file_opens_in_the_viewer(tab, tmp_path):
+    pytest.importorskip("imagecodecs")
+    file = slide_files.write_slide(PLAN, tmp_path / "one.svs", mpp=0.5, kind="svs")
+    tab.locator("input[type=file]").first.set_input_files(file)
+    viewer = tab.frame_locator("#region iframe")
+    viewer.locator("body[data-ready]").wait_for()
+    assert "of the tissue is called tumour" in tab.locator("#summary").inner_text()
+    assert viewer.locator("h1").inner_text() == "one.svs"
+    assert tab.get_by_label("Microns per pixel").input_value() == "0.5"
+
+
+@pytest.mark.usefixtures("small_regions")
+def test_a_large_slide_is_read_on_the_page_when_asked(tab, tmp_path):
+    pytest.importorskip("imagecodecs")
+    file = slide_files.write_slide(PLAN, tmp_path / "one.svs", mpp=0.5, kind="svs")
+    tab.locator("input[type=file]").first.set_input_files(file)
+    viewer = tab.frame_locator("#region iframe")
+    viewer.get_by_text("Not read yet.").wait_for()
+    viewer.get_by_role("button", name="Read", exact=True).click()
+    viewer.get_by_role("heading", name="Findings").wait_for()
+    viewer.locator("body[data-ready]").wait_for()
+    viewer.locator("#picture").press("Enter")
+    viewer.locator("#answer.read").wait_for()
+    assert "A whole slide: one.svs" in tab.locator("#summary").inner_text()
+    assert tab.locator("#review_row").is_hidden()
+    viewer.locator("#picture").press("3")
+    tab.get_by_label("Few false alarms").check()
+    assert viewer.get_by_role("button", name="10×").get_attribute("aria-current") == "true"
 
 
 def opacity(tab, where):

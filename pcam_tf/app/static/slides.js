@@ -1,4 +1,5 @@
-// The list of slides: starts and cancels their reading, and shows how it stands.
+// The list of slides, or one in the viewer: starts and cancels their reading, and shows how it stands.
+const slides = document.getElementById('slides');
 const EVERY_MS = 1000;
 const minutes = (seconds) => (seconds === null ? ''
   : seconds < 90 ? `, ${Math.ceil(seconds)} s left` : `, ${Math.round(seconds / 60)} min left`);
@@ -28,12 +29,13 @@ function show(item, state) {
 let timer = 0;
 async function refresh() {
   clearTimeout(timer);
-  const reply = await fetch('slides.json');
+  const reply = await fetch(slides.dataset.states);
   if (!reply.ok) return say('The server does not answer: reload the page.');
   const states = await reply.json();
   for (const [key, state] of Object.entries(states)) {
-    const item = document.querySelector(`[data-key="${key}"]`);
+    const item = slides.querySelector(`[data-key="${key}"]`);
     if (item) show(item, state);
+    if (slides.dataset.then && state.state === 'done') return location.reload();
   }
   timer = setTimeout(refresh, EVERY_MS);
   return undefined;
@@ -47,12 +49,12 @@ async function post(item, action, content) {
   if (action === 'scale') location.reload();
   return refresh();
 }
-document.getElementById('slides').addEventListener('click', ({target}) => {
+slides.addEventListener('click', ({target}) => {
   const item = target.closest('li');
   if (target.dataset.mpp) post(item, 'scale', {mpp: Number(target.dataset.mpp)});
   else if (target.dataset.do) post(item, target.dataset.do, {});
 });
-document.getElementById('slides').addEventListener('submit', (event) => {
+slides.addEventListener('submit', (event) => {
   event.preventDefault();
   const item = event.target.closest('li');
   post(item, 'scale', {mpp: Number(event.target.querySelector('input').value)});

@@ -1,0 +1,211 @@
+import re
+import threading
+import time
+
+import fastapi
+import gradio as gr
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+from small_slide import MODEL, PLAN
+
+from pcam_tf.app import private_files, region_views, slide_pages
+from pcam_tf.app.handlers import Handlers
+from pcam_tf.errors import InputError
+from pcam_tf.slides import reader as slide_reader
+from pcam_tf.synthetic import slide_files
+from pcam_tf.task import PCAM
+
+MPP = PCAM.mpp / 2
+
+
+class Engine:
+    """Answers by the mean of the green channel; waits until it may."""
+
+    task, file = PCAM, "fake"
+
+    def __init__(self):
+        self.may_go = threading.Event()
+        self.may_go.set()
+
+    def predict_on_batch(self, patches):
+        assert self.may_go.wait(20)
+        return 1 - patches[..., 1].mean(axis=(1, 2))[:, None] / 255
+
+
+@pytest.fixture(scope="module")
+def svs(tmp_path_factory):
+    """Return a slide as Aperio's scanners write them, 1280×1280 px."""
+    pytest.importorskip("imagecodecs")
+    folder = tmp_path_factory.mktemp("svs")
+    return slide_files.write_slide(PLAN, folder / "one.svs", mpp=MPP, kind="svs")
+
+
+@pytest.fixture
+def handlers(tmp_path):
+    """Return handlers of a model without explanations."""
+    engine = Engine()
+    reader = MODEL._replace(engine=engine, sha256="digest", method=None)
+    files = private_files.PrivateFiles(tmp_path / "private")
+    yield Handlers(reader, files, None)
+    engine.may_go.set()
+    files.close()
+
+
+@pytest.fixture
+def app(handlers):
+    """Return an application with the viewer of visitors' slides; no folder is served."""
+    routers, stop = slide_pages.routers(
+        handlers.reader, handlers.turns, {}.get, None, handlers.visits.of_slide
+    )
+    app = fastapi.FastAPI()
+    for router in routers:
+        app.include_router(router)
+    yield app
+    stop()
+
+
+def tab(name="a tab"):
+    return gr.Request(session_hash=name)
+
+
+def give(handlers, *contents, name="one.svs"):
+    """Upload files and read them; the later ones get numbers."""
+    paths = []
+    for number, content in enumerate(contents):
+        paths.append(handlers.files.new_upload() / f"{number or ''}{name}")
+        paths[-1].write_bytes(content)
+    return handlers.read_files([str(path) for path in paths], "Balanced", tab())
+
+
+def key_in(values):
+    return re.fullmatch(r"viewer/(\S+)\?embedded=true", values["region"]["value"]["address"])[1]
+
+
+def wait_for(client, key, state):
+    for _ in range(400):
+        found = client.get(f"/viewer/{key}/slides.json").json()[key]
+        if found["state"] == state:
+            return found
+        assert found["state"] != "failed", found
+        time.sleep(0.05)
+    raise AssertionError(found)
+
+
+def test_a_slide_no_larger_than_a_region_is_read_as_one_at_its_scale(handlers, svs):
+    values = give(handlers, svs.read_bytes())
+    state = handlers.visits.find("a tab")
+    assert values["mpp"] == pytest.approx(MPP, rel=1e-3)
+    assert state.slide is None and state.region.pixels().shape == (640, 640, 3)
+    shown = region_views.viewed_region(handlers.reader, state)
+    assert shown.slide.backend.format == "aperio" and shown.slide.size == (1280, 1280)
+    with slide_reader.opened(svs) as slide:
+        expected = slide.window(0, 0, 640, 640, PCAM.mpp)
+    np.testing.assert_array_equal(state.region.pixels(), expected)
+    shown.slide.backend.close()
+
+
+def damaged(content):
+    return content[:3000] + bytes(len(content) - 3000)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda content: b"no slide", lambda content: content[:3000], damaged, lambda _: b""]
+)
+def test_what_is_no_slide_is_refused_in_a_line(handlers, svs, change):
+    with pytest.raises(InputError) as error:
+        give(handlers, change(svs.read_bytes()))
+    text = handlers.without_folders(str(error.value))
+    assert "one.svs" in text and "\n" not in text and "private" not in text
+    assert not (handlers.visits.find("a tab").folder / "region.npy").exists()
+
+
+def test_a_slide_of_huge_tiles_is_refused(handlers, tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    pixels = np.zeros((4096, 4096, 3), "uint8")
+    tifffile.imwrite(
+        tmp_path / "a.svs", pixels, tile=(4096, 4096), compression="zlib", photometric="rgb"
+    )
+    with pytest.raises(InputError, match="has tiles of 17 megapixels"):
+        give(handlers, (tmp_path / "a.svs").read_bytes())
+
+
+def test_a_slide_without_a_scale_is_asked_for_it(handlers, svs):
+    silent = re.sub(rb"MPP = [\d.]+", lambda found: b"X" * len(found[0]), svs.read_bytes())
+    with pytest.raises(InputError, match="choose at what magnification"):
+        give(handlers, silent)
+    values = handlers.read_again(MPP, "Balanced", tab())
+    assert values["mpp"] == MPP
+    assert handlers.visits.find("a tab").region.pixels().shape == (640, 640, 3)
+
+
+@pytest.mark.usefixtures("small_regions")
+def test_a_large_slide_is_shown_read_and_deleted_with_the_visit(handlers, app, svs):
+    values, client = give(handlers, svs.read_bytes()), TestClient(app)
+    key = key_in(values)
+    assert "A whole slide: one.svs" in values["summary"]
+    assert values["mpp"] == pytest.approx(MPP, rel=1e-3)
+    page = client.get(f"/viewer/{key}").text
+    assert "has not been read" in page and 'data-do="read"' in page
+    assert client.get(f"/viewer/{key}/overview.jpg").status_code == 200
+    assert client.get(f"/viewer/{key}/slides.json").json() == {key: {"state": "unread"}}
+    assert handlers.change_setting("Few false alarms", tab())["setting"] == "Few false alarms"
+
+    client.post(f"/viewer/{key}/read")
+    wait_for(client, key, "done")
+    assert 'data-do="read"' not in client.get(f"/viewer/{key}").text
+    assert client.get(f"/viewer/{key}/picture.json").json()["grid"]["rows"] == 20
+    assert client.get(f"/viewer/{key}/cells.csv").text.count("\n") > 100
+
+    for guess in ("one.svs", "../one.svs", key[:-1]):
+        assert client.get(f"/viewer/{guess}/slides.json").status_code == 404
+    assert client.get("/viewer/slides.json").status_code == 404  # nobody lists them
+    handlers.leave(tab())
+    assert client.get(f"/viewer/{key}").status_code == 404
+    assert client.post(f"/viewer/{key}/read").status_code == 404
+    assert not any(handlers.files.visits.iterdir())
+
+
+@pytest.mark.usefixtures("small_regions")
+@pytest.mark.parametrize("end", ["cancel", "leave", "remove"])
+def test_the_reading_of_a_slide_ends(handlers, app, svs, end):
+    key, client = key_in(give(handlers, svs.read_bytes())), TestClient(app)
+    folder = handlers.visits.of_slide(key)
+    handlers.reader.engine.may_go.clear()
+    client.post(f"/viewer/{key}/read")
+    wait_for(client, key, "running")
+    if end == "cancel":
+        client.post(f"/viewer/{key}/cancel")
+    elif end == "leave":
+        handlers.leave(tab())
+    else:
+        handlers.remove_files(tab())
+    handlers.reader.engine.may_go.set()
+    if end == "cancel":
+        wait_for(client, key, "cancelled")
+        client.post(f"/viewer/{key}/read")
+        wait_for(client, key, "done")
+        return
+    for _ in range(400):
+        if not any("(_run)" in each.name for each in threading.enumerate()):
+            break
+        time.sleep(0.01)
+    assert not folder.folder.exists()
+    assert client.get(f"/viewer/{key}/slides.json").status_code == 404
+
+
+@pytest.mark.usefixtures("small_regions")
+def test_of_several_files_a_large_slide_is_left_out(handlers, svs):
+    with pytest.raises(InputError, match="as a single file"):
+        give(handlers, svs.read_bytes(), svs.read_bytes())
+
+
+@pytest.mark.usefixtures("small_regions")
+def test_a_large_slide_is_read_from_its_page_in_a_browser(handlers, app, svs, served_at, open_tab):
+    key = key_in(give(handlers, svs.read_bytes()))
+    page = open_tab(f"{served_at(app)}/viewer/{key}?embedded=true")
+    page.locator("body[data-ready]").wait_for()
+    page.get_by_text("Not read yet.").wait_for()
+    page.get_by_role("button", name="Read", exact=True).click()
+    page.get_by_role("heading", name="Findings").wait_for()
+    assert page.get_by_role("button", name="Read", exact=True).count() == 0
