@@ -246,12 +246,24 @@ class Handlers:
         state = self.visits.find(request.session_hash)
         if state.slide:
             return {}  # the viewer says of a slide's place what there is to say
-        work = self._work_of(state)
+        work, cell = self._work_of(state), (int(event.row), int(event.column))
+        if state.region and state.chosen_patch and state.chosen_patch.cell == cell:
+            return self._values(state, work)  # the history has opened it, and the viewer follows
         try:
-            visit.read_place(self.reader, state, int(event.row), int(event.column))
+            visit.read_place(self.reader, state, *cell)
         except InputError as error:
             return self._with_reason(state, error)
         return self._logged_values(state, work)
+
+    def open_again(self, setting, request: gr.Request, event: gr.EventData):
+        """Show the patch of the history's row that the visitor chose, as it was answered."""
+        state = self.visits.find(request.session_hash)
+        work = self._work_of(state)
+        is_other = visit_tables.open_again(state, int(event.number))
+        values = self._values(state, work)
+        if state.region:
+            values["region"]["value"]["go"] = state.chosen_patch.cell
+        return values | ({"files": None} if is_other else {})
 
     def choose_patch(self, setting, request: gr.Request, event: gr.EventData):
         """Show the patch of the batch that the visitor chose."""
@@ -307,7 +319,7 @@ class Handlers:
             "review": f"{text} {where}",
             "comment": "",
             "unsure": False,
-            "log": visit_tables.log_table(state),
+            "log": rows.history(state),
             "report": str(files["report"]),
             "log_file": str(files["log"]),
         }
@@ -376,7 +388,7 @@ class Handlers:
     def _point(self, state):
         """Return the operating point; a region and its places are read in one view."""
         point = self.reader.points[state.setting]
-        return point.of_cells if state.region else point
+        return point.of_cells if visit_tables.is_of_cells(state) else point
 
     def _logged_values(self, state, work):
         with state.lock:
@@ -444,7 +456,7 @@ class Handlers:
             "predictions": files["predictions"],
             "report": files["report"],
             "heat_map": gr.update(value=files.get("heat_map"), visible=bool(region)),
-            "log": visit_tables.log_table(state),
+            "log": rows.history(state),
             "log_file": gr.update(value=files["log"], interactive=True),
             "setting": state.setting,
             "meaning": point.meaning,

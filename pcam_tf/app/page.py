@@ -20,11 +20,9 @@ from pcam_tf.app import (
     slide_uploads,
     turns,
     views,
-    visit_tables,
 )
 from pcam_tf.app.findings import Reader
 from pcam_tf.app.private_files import PrivateFiles
-from pcam_tf.app.visit import Visit
 from pcam_tf.errors import InputError, missing_extra
 
 try:
@@ -144,8 +142,8 @@ def _layout(reader, handlers, *, has_slides):
         with gr.Column(scale=3, min_width=320):
             parts |= _results()
     with gr.Accordion("This session", open=False):
-        empty = visit_tables.log_table(Visit(handlers.files.visits))
-        parts["log"] = gr.Dataframe(empty, interactive=False, wrap=True, buttons=[])
+        gr.Markdown("A row opens its patch again. The last hundred are kept.")
+        parts["log"] = _rows("log")
         parts["log_file"] = gr.DownloadButton("Session (CSV)", size="sm", interactive=False)
     return parts
 
@@ -270,6 +268,7 @@ def _connect(parts, handlers):
         connect(parts[button].click, handlers.read_example, button, "setting", reads=True)
     connect(parts["region"].select, handlers.choose_place, "setting")
     connect(parts["batch"].select, handlers.choose_patch, "setting")
+    connect(parts["log"].select, handlers.open_again, "setting")
     # Not behind others' regions, or the page would show a setting that is not in use yet.
     connect(parts["setting"].input, handlers.change_setting, "setting", queue=False)
     words = ("shown", "reviewer", "unsure", "comment")

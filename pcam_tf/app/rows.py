@@ -23,6 +23,7 @@ def batch(reader: Reader, state: Visit, point: Point) -> str:
         _cells(reader, patch, point)
         | {
             "number": number,
+            "opens": True,
             "is_open": number == state.chosen,
             "thumbnail": _thumbnail(patch.patch),
         }
@@ -31,6 +32,21 @@ def batch(reader: Reader, state: Visit, point: Point) -> str:
     of = f" of {reader.task.classes[1]}" if reader.task.is_binary else ""
     columns = ["Patch", "Call", f"Probability{of}"]
     return _rendered("Patches: choose one", columns, rows, name_at=0, call_at=1)
+
+
+def history(state: Visit) -> str:
+    """Return the log of a visit as an HTML table, the last row first."""
+    shown = ("time", "id", "calibrated_probability", "call", "setting", "reviewer")
+    rows = [
+        {
+            "number": row["number"],
+            "opens": "reading" in row,
+            "cells": [(row[name], None) for name in shown],
+        }
+        for row in state.log[::-1]
+    ]
+    columns = ["Time", "Picture", "Calibrated probability", "Call", "Setting", "Reviewer"]
+    return _rendered("What was read in this session", columns, rows, name_at=1, call_at=3)
 
 
 def _cells(reader, patch, point):

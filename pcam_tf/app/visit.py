@@ -38,6 +38,7 @@ class PatchResult:
     notice: str  # how it differs from the training data, or ""
     copy: int = 1  # from 2 on for a further patch of the same name and content
     review: Review | None = None
+    cell: tuple[int, int] | None = None  # row and column, if it is a place of a region
     explanations: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)  # by class
 
     @property
@@ -69,6 +70,15 @@ class RegionResult:
     def pixels(self) -> np.ndarray:
         """Return its pixels, read from the file as they are needed."""
         return np.load(self.file, mmap_mode="r")
+
+
+class Reading(NamedTuple):
+    """What was read at once, and which patch of it: a row of the log brings it back."""
+
+    patches: list[PatchResult]
+    index: int
+    notes: list[str]
+    region_key: str  # "" of what is no place of a region
 
 
 class Answer(NamedTuple):
@@ -327,7 +337,8 @@ def read_place(reader: Reader, visit: Visit, row: int, column: int) -> None:
     if np.isnan(probabilities).any():
         raise InputError("there is no tissue at this place.")
     notice = findings.novelty_notice(reader, patch[None])
-    found = PatchResult(place_name(reader, region, row, column), patch, probabilities, notice)
+    name = place_name(reader, region, row, column)
+    found = PatchResult(name, patch, probabilities, notice, cell=(row, column))
     with visit.lock:
         if visit.region is region:
             visit.patches, visit.chosen = [found], 0

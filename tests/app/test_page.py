@@ -419,6 +419,28 @@ def test_a_region_is_looked_at_in_the_viewer_and_judged(tab, served):
     with Image.open(download.value.path()) as picture:
         assert picture.size == (480, 384)
 
+    # Another place; then the history opens the first one again, in the viewer too.
+    viewer.locator("#picture").press("ArrowRight")
+    viewer.locator("#picture").press("Enter")
+    tab.get_by_text("Do you accept that?").wait_for()
+    tab.get_by_text("This session").click()
+    rows = tab.locator("#log .open")
+    rows.first.wait_for()
+    count = rows.count()
+    assert count == 2
+    rows.filter(has_text="x 233 µm, y 202 µm").click()
+    tab.locator("#reviewed").get_by_text("The reviewer agrees").wait_for()
+    viewer.locator("#answer.read").get_by_text("x 233 µm, y 202 µm").wait_for()
+    tab.wait_for_timeout(500)  # the viewer has told the page where it is
+    assert rows.count() == count
+
+    # What was read before opens too, and its picture takes the region's place.
+    tab.get_by_role("button", name="Patch with tumour").click()
+    tab.locator("#patch .frame").wait_for()
+    rows.filter(has_text="x 233 µm, y 202 µm").click()
+    tab.locator("#summary").get_by_text("x 233 µm, y 202 µm").wait_for()
+    assert tab.locator("#patch .frame").is_visible() and rows.count() == count + 1
+
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_warning_is_legible_and_a_narrow_page_fits(tab, scheme):

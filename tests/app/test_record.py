@@ -1,5 +1,6 @@
 """What is recorded is what the reviewer saw, and an answer belongs to its input."""
 
+import html
 from pathlib import Path
 
 import gradio as gr
@@ -93,7 +94,45 @@ def test_a_disagreement_keeps_its_sense_at_another_setting(handlers, patches):
     assert "Called normal" in back["summary"] and back["review"] == text
     content = Path(back["report"]).read_text(encoding="utf-8")
     assert "Called normal" in content and "The model called tumour at" in content
-    assert set(back["log"]["reviewer"]) == {text}
+    assert html.escape(text, quote=True).replace("&quot;", "&#34;") in back["log"]
+
+
+def test_a_row_of_the_history_opens_again_with_its_answer(handlers, patches):
+    """A batch is read, then a region and two places of it; then rows are opened."""
+    files = [uploaded(handlers, pixels, f"{k}.png") for k, pixels in enumerate(patches)]
+    handlers.read_files(files, "Misses few tumours", tab())
+    region = uploaded(handlers, np.tile(patches[0], (3, 3, 1)), "region.png")
+    handlers.read_files([region], "Balanced", tab())
+    for cell in ((1, 1), (2, 3)):
+        event = gr.EventData(None, dict(zip(("row", "column"), cell, strict=True)))
+        handlers.choose_place("Balanced", tab(), event)
+    state = handlers.visits.find(tab().session_hash)
+    assert [row["number"] for row in state.log] == [0, 1, 2, 3, 4]
+
+    def opened(number):
+        return handlers.open_again("Balanced", tab(), gr.EventData(None, {"number": number}))
+
+    # A place of the region that is still there: the viewer is told to go there.
+    values = opened(3)
+    assert values["region"]["value"]["go"] == (1, 1) and "files" not in values
+    assert state.region and state.chosen_patch.cell == (1, 1) and values["shown"]
+    event = gr.EventData(None, {"row": 1, "column": 1})
+    handlers.choose_place("Balanced", tab(), event)
+    assert len(state.log) == 5  # that it follows is no further look
+
+    # A patch of the batch: all of it, at the setting of its answer, and no other file beside it.
+    values = opened(1)
+    assert state.region is None and len(state.patches) == 2 and state.uploads == []
+    assert values["files"] is None and values["setting"] == "Misses few tumours"
+    assert "Called tumour" in values["summary"] and "1.png" in values["summary"]
+    assert 'data-number="1" aria-current="true"' in values["batch"]["value"]
+    judge(handlers, values)
+    assert saved(handlers)["id"].iloc[-1] == state.patches[1].patch_id
+
+    # The region is gone. A place of it opens alone, and a row of the region says that it cannot.
+    assert opened(4)["patch"]["visible"] and state.chosen_patch.cell == (2, 3)
+    with pytest.raises(InputError, match="not kept any more"):
+        opened(2)
 
 
 def test_a_refused_file_leaves_no_answer_and_its_reason(handlers, patches):

@@ -1,7 +1,10 @@
 // Gradio runs this once; `element`, `props`, `watch` and `trigger` are its own. The viewer is a page
 // of its own: it keeps zoom and place when the setting changes, and says which place is looked at.
 let frame = null, address = null;
-const tell = () => frame.contentWindow.postMessage({setting: props.value.setting}, location.origin);
+function tell() {
+  const {setting, go} = props.value;
+  frame.contentWindow.postMessage({setting, go}, location.origin);
+}
 function show() {
   const host = element.querySelector('.region'), wanted = props.value?.address ?? null;
   if (wanted !== address || (wanted && !host.contains(frame))) {

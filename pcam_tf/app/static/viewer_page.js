@@ -175,6 +175,11 @@ function listFindings() {
     return item;
   }));
 }
+function lookAgain(row, column) {
+  if (state.place?.row === row && state.place.column === column) return;
+  picture.show(...picture.centreOf({row, column}), picture.scale());
+  readPlace({row, column});
+}
 function goTo(place) {
   const area = state.areas[place];
   if (!area) return;
@@ -264,7 +269,10 @@ function choose(setting) {
   changed({target: radio});
 }
 addEventListener('message', ({origin, source, data}) => {
-  if (origin === location.origin && source === parent && hasHeat) choose(data.setting);
+  if (origin === location.origin && source === parent && hasHeat) {
+    choose(data.setting);
+    if (data.go) lookAgain(...data.go);
+  }
 });
 
 // Keys.

@@ -89,6 +89,7 @@ function layers(named, about) {
   }
   return {
     probability,
+    centreOf: ({row, column}) => [(column + 0.5) * grid.step_um, (row + 0.5) * grid.step_um],
     cellAt: (x, y) => ({row: Math.floor(y / grid.step_um), column: Math.floor(x / grid.step_um)}),
     mark,
     drawHeat({index, visible, opacity, threshold, onlyAbove}) {
