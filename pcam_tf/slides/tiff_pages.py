@@ -40,12 +40,18 @@ def _complaints():
     """Yield what tifffile says of a file instead of raising, as it says it."""
     said, log, handler = [], logging.getLogger("tifffile"), logging.Handler()
     handler.emit = lambda record: said.append(record.getMessage())
+    before = log.level, log.disabled
     log.addHandler(handler)
     log.propagate = False  # from now on: the user is told in one line
+    # Whatever the program around has set: what is not said here would be taken for a whole file.
+    log.setLevel(logging.WARNING)
+    log.disabled = False
     try:
         yield said
     finally:
         log.removeHandler(handler)
+        log.setLevel(before[0])
+        log.disabled = before[1]
 
 
 def opened_pages(path: Path) -> dict:

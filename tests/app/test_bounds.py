@@ -14,6 +14,7 @@ import gradio as gr
 import httpx
 import numpy as np
 import pytest
+from own_loop import in_own_loop
 from PIL import Image
 
 from pcam_tf import __main__, synthetic
@@ -167,7 +168,7 @@ def test_a_cancelled_event_stops_its_work():
         while not ended:
             await asyncio.sleep(0.01)
 
-    asyncio.run(cancel())
+    in_own_loop(cancel())
 
 
 def test_small_work_comes_between_the_batches_of_large_work():

@@ -1,5 +1,6 @@
 import errno
 import gc
+import logging
 import os
 from pathlib import Path
 
@@ -234,8 +235,15 @@ def test_a_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
         reader.open_slide(tmp_path / "slide.svs")
 
 
-def test_a_file_that_ends_before_its_last_level_is_refused(tmp_path, slide_file):
+@pytest.mark.parametrize("silenced", [False, True])
+def test_a_file_that_ends_before_its_last_level_is_refused(
+    tmp_path, slide_file, monkeypatch, silenced
+):
     import tifffile
+
+    log = logging.getLogger("tifffile")
+    monkeypatch.setattr(log, "disabled", silenced)
+    monkeypatch.setattr(log, "level", logging.CRITICAL if silenced else logging.NOTSET)
 
     source = slide_file(kind="tiff", mpp=0.25)
     with tifffile.TiffFile(source) as file:
