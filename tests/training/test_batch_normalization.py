@@ -101,3 +101,22 @@ def test_statistics_are_estimated_anew_as_means_over_batches(copied):
     assert {each.momentum for each in normalisations(model)} == {0.8}
     for one, other in zip(model.trainable_weights, trained, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_network_of_few_steps_predicts_properly_once_its_statistics_are_estimated_anew():
+    generator = np.random.default_rng(3)
+    labels = generator.permutation(np.arange(64) % 2).astype("float32").reshape(-1, 1)
+    batch = generator.normal(50, 10, (64, 5, 7, 3)) + 15 * labels[:, :, None, None]
+    model = network()
+    model.compile(keras.optimizers.Adam(0.02), "binary_crossentropy")
+    for layer in normalisations(model):
+        layer.momentum = 0.999  # what 30 steps cannot catch up with
+    for _ in range(30):
+        model.train_on_batch(batch, labels)
+
+    def accuracy():
+        return np.mean((model.predict_on_batch(batch) >= 0.5) == labels)
+
+    assert accuracy() < 0.6
+    batch_normalization.reestimate(model, [batch])
+    assert accuracy() > 0.95

@@ -261,9 +261,13 @@ def test_two_trainings_in_one_folder_are_refused(run, tiny_source, tmp_path, mon
     same_files(run_dir, run)
 
 
-def test_a_training_that_diverges_says_so(tiny_source, tmp_path):
-    recipe = dataclasses.replace(tiny_training.RECIPE, frozen_learning_rate=float("nan"))
-    with pytest.raises(InputError, match=r"diverged in frozen epoch 1 .loss nan.: train into"):
+@pytest.mark.parametrize("mixed_precision", [False, True])
+@pytest.mark.parametrize("phase", ["frozen", "unfrozen"])
+def test_a_training_that_diverges_says_so(tiny_source, tmp_path, phase, mixed_precision):
+    diverging = {f"{phase}_learning_rate": float("nan"), "mixed_precision": mixed_precision}
+    frozen_epochs = int(phase == "frozen")
+    recipe = dataclasses.replace(tiny_training.RECIPE, frozen_epochs=frozen_epochs, **diverging)
+    with pytest.raises(InputError, match=rf"diverged in {phase} epoch 1 .loss nan.: train into"):
         training.train(recipe, tiny_source, tmp_path)
     assert not (tmp_path / "model.keras").exists()
 
@@ -352,20 +356,54 @@ def test_mixed_precision_saves_a_float32_model(tiny_source, tmp_path):
     assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
 
 
-def test_mixed_precision_scales_the_loss_of_what_is_trained(tiny_source, tmp_path):
+@pytest.fixture
+def mixed(tiny_source, tmp_path):
+    """Return a model compiled as the unfrozen phase in mixed precision compiles it."""
     recipe = dataclasses.replace(tiny_training.RECIPE, mixed_precision=True)
-    model = build(recipe, PCAM)
-    trained = phases._augmented(phases.Run(recipe, tiny_source, tmp_path, "train"), model)
-    phases._compile(trained, phases.Run(recipe, tiny_source, tmp_path, "train"), 1e-3, 4)
-    assert isinstance(trained.optimizer, keras.optimizers.LossScaleOptimizer)
-    assert isinstance(trained.optimizer.inner_optimizer, keras.optimizers.AdamW)
+    run = phases.Run(recipe, tiny_source, tmp_path, "train")
+    trained = phases._augmented(run, phases._trained_copy(run, build(recipe, PCAM), None))
+    phases._compile(trained, run, 1e-3, steps=4)
+    return trained
+
+
+def step_of(model):
     patches = np.random.default_rng(0).uniform(0, 255, (8, *PCAM.shape)).astype("float32")
-    trained.optimizer.build(trained.trainable_variables)
-    before = [weights.copy() for weights in trained.get_weights()]
-    loss = trained.train_on_batch(patches, np.arange(8) % 2)
-    assert np.isfinite(loss)
-    assert trained.optimizer.inner_optimizer.iterations == 1
-    assert any((a != b).any() for a, b in zip(before, trained.get_weights(), strict=True))
+    return model.train_on_batch(patches, np.arange(8) % 2)
+
+
+def test_mixed_precision_scales_the_loss_of_what_is_trained(mixed):
+    network = mixed.layers[-1]
+    assert network.get_layer("first").compute_dtype == "float16"
+    assert {weights.dtype for weights in network.trainable_weights} == {"float32"}
+    assert isinstance(mixed.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert isinstance(mixed.optimizer.inner_optimizer, keras.optimizers.AdamW)
+    before = [weights.copy() for weights in mixed.get_weights()]
+    assert np.isfinite(step_of(mixed))
+    assert mixed.optimizer.inner_optimizer.iterations == 1
+    assert any((a != b).any() for a, b in zip(before, mixed.get_weights(), strict=True))
+
+
+def test_a_gradient_that_overflows_half_precision_is_left_out(mixed):
+    mixed.optimizer.dynamic_scale.assign(1e38)
+    before = [np.asarray(weights) for weights in mixed.trainable_weights]
+    step_of(mixed)
+    assert mixed.optimizer.inner_optimizer.iterations == 0
+    assert float(mixed.optimizer.dynamic_scale) == pytest.approx(0.5e38)
+    for old, new in zip(before, mixed.trainable_weights, strict=True):
+        np.testing.assert_array_equal(new, old)
+
+
+def test_mixed_precision_evaluates_the_running_average_of_the_weights(mixed):
+    averager = keras.callbacks.SwapEMAWeights()
+    averager.set_model(mixed)
+    reached = []
+    for _ in range(2):
+        step_of(mixed)
+        reached.append(np.asarray(mixed.trainable_weights[0]))
+    averager.on_test_begin()
+    average = 0.8 * reached[0] + 0.2 * reached[1]
+    np.testing.assert_allclose(mixed.trainable_weights[0], average, rtol=1e-4)
+    assert not np.allclose(average, reached[1], rtol=1e-4)
 
 
 def test_the_learning_rate_warms_up_and_falls():
