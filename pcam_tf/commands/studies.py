@@ -116,26 +116,44 @@ def protocols(
 
 def normalization(
     data_dir: options.DataDir = None,
-    patches: Annotated[int, typer.Option(min=64, metavar="N", help="Patches of training.")] = 4000,
+    fine_tuned: Annotated[
+        bool,
+        typer.Option(
+            "--fine-tuned",
+            help="Train four whole networks, about half an hour, instead of heads on frozen "
+            "features.",
+        ),
+    ] = False,
+    patches: Annotated[
+        int | None,
+        typer.Option(
+            min=64, metavar="N", help="Patches of training. Default: 4000, or 10000 fine-tuned."
+        ),
+    ] = None,
     run: Annotated[
-        Path,
-        typer.Option(metavar="DIR", help="The folder of the study, which keeps the features."),
-    ] = Path("runs/normalization"),
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="The folder of the study, in which it resumes. Default: runs/normalization, or "
+            "runs/normalization-fine-tuned.",
+        ),
+    ] = None,
 ) -> str:
     """Measure whether stain normalisation helps, and stain augmentation, and both."""
     from pcam_tf import data
     from pcam_tf.evaluation import reports
     from pcam_tf.files import check_outputs
-    from pcam_tf.studies import normalization
-    from pcam_tf.training import recipes
+    from pcam_tf.studies import fine_tuned_normalization, normalization
 
+    study = fine_tuned_normalization if fine_tuned else normalization
+    run_dir = run or Path("runs") / f"normalization{'-fine-tuned' * fine_tuned}"
     source = options.open_source(data_dir)
     options.refuse_more_classes(data.task_of(source))
-    check_outputs([run / "settings.json"], options.input_files(source=source))
-    settings = normalization.Settings(recipes.preset("cpu"), patches=patches)
-    found = normalization.study(source, run, settings)
+    check_outputs([run_dir / "settings.json"], options.input_files(source=source))
+    settings = normalization.Settings(study.recipe_of("cpu"), patches=patches or study.PATCHES)
+    found = study.study(source, run_dir, settings)
     table = reports.markdown_table(normalization.summary_rows(*found))
-    return f"{table}\nstudy {run}"
+    return f"{table}\nstudy {run_dir}"
 
 
 def transformers(

@@ -3,6 +3,7 @@
 The same patches, views and recipe in four conditions. What differs is whether every patch is
 normalised to one reference, and whether the stain of the training patches is jittered. Normalised
 patches are jittered after it, since the other order would undo the jitter.
+`fine_tuned_normalization` asks the same of networks that are trained as a whole.
 """
 
 import contextlib
@@ -43,6 +44,7 @@ SHIFTS = {
     "eosin gain": (1, 0.6, 1.6),
     "brightness": (1, 0.7, 1.3),
 }
+PATCHES = 4000
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2)  # C of the logistic regression
 _CANDIDATES = 200  # patches that the reference is chosen from
 _BATCH = 256
@@ -53,19 +55,19 @@ class Settings:
     """What a study is made with.
 
     Attributes:
-        recipe: its backbone, and its augmentation, whose stain strength is set to 0 in conditions
-            without augmentation.
-        method: of normalisation, a key of `normalization.METHODS`.
+        recipe: of all conditions; its stain strength is set to 0 in those without augmentation. The
+            study of frozen features takes its backbone, its augmentation and its `frozen_views`: of
+            the views of each training patch the first is the patch itself.
         patches: of training; all, if there are fewer.
-        validation: patches of validation, on which the penalty is chosen; all, if there are fewer.
-        views: of each training patch; the first is the patch itself.
+        method: of normalisation, a key of `normalization.METHODS`.
+        validation: patches of validation, on which penalty or epoch are chosen; all, if there are
+            fewer.
     """
 
     recipe: recipes.Recipe
+    patches: int
     method: str = "macenko"
-    patches: int = 4000
     validation: int = 1500
-    views: int = 4
 
 
 def study(
@@ -89,12 +91,11 @@ def study(
     features = _Features(source, Path(run_dir), settings)
     predicted = {(shift, level): {} for shift, levels in SHIFTS.items() for level in levels}
     for name, (is_normalised, is_jittered) in CONDITIONS.items():
-        train = [
-            features.of_training(is_normalised, is_jittered, view) for view in range(settings.views)
-        ]
+        views = range(settings.recipe.frozen_views)
+        train = [features.of_training(is_normalised, is_jittered, view) for view in views]
         head = fitted_head(
             np.concatenate(train),
-            np.tile(features.labels("train"), settings.views),
+            np.tile(features.labels("train"), len(views)),
             features.of("validation", is_normalised),
             features.labels("validation"),
         )
@@ -109,16 +110,10 @@ class _Features:
 
     def __init__(self, source, folder, settings):
         self._folder, self._settings = folder, settings
-        about = {"source": f"{source.info.name} {source.info.version}", "candidates": _CANDIDATES}
-        _claim(folder / "settings.json", about | dataclasses.asdict(settings))
-        wanted = {"train": settings.patches, "validation": settings.validation}
-        slices = {"test": "test"} | {
-            split: f"{split}[:{min(count, data.count(source, split))}]"
-            for split, count in wanted.items()
-        }
+        claim(folder, source, settings)
+        slices = slices_of(source, settings)
         self._patches = {name: data.read_patches(source, each) for name, each in slices.items()}
-        chosen = self._patches["train"]["image"][:_CANDIDATES]
-        self._normalise = layer.StainNormalization(reference_of(chosen, settings.method))
+        self._normalise = normaliser(source, settings)
 
     def labels(self, split):
         return self._patches[split]["label"]
@@ -136,8 +131,7 @@ class _Features:
         """Return features of a view of the training patches; the first view changes nothing."""
         if view == 0:
             return self.of("train", is_normalised)
-        recipe = self._settings.recipe
-        recipe = recipe if is_jittered else dataclasses.replace(recipe, stain_strength=0.0)
+        recipe = condition_recipe(self._settings, is_jittered)
         layers = augmentation.layers_of(recipe, seed=recipe.seed + 100 * view)
         name = f"train-{'normalised' if is_normalised else 'raw'}-{'jittered' * is_jittered}-{view}"
         return self._kept(name, "train", [
@@ -175,17 +169,60 @@ def _same(patches):
     return patches
 
 
-def _claim(path, described):
-    """Write what a study is made with, or refuse a folder that holds another study."""
+def claim(run_dir: Path, source: tfds.core.DatasetBuilder, settings: Settings) -> None:
+    """Write what a study is made with, or refuse a folder that holds another study.
+
+    Raises:
+        InputError: the folder holds another study, or cannot be written to.
+    """
+    path = run_dir / "settings.json"
+    about = {"source": f"{source.info.name} {source.info.version}", "candidates": _CANDIDATES}
+    described = about | dataclasses.asdict(settings)
     if path.is_file():
         stored = json.loads(path.read_text(encoding="utf-8"))
+        if "views" in stored:  # of a study of an earlier version
+            stored["recipe"]["frozen_views"] = stored.pop("views")
         # A field that a recipe has got since then has its default.
         stored["recipe"] = dataclasses.asdict(recipes.from_json(stored["recipe"]))
         if json.dumps(stored, sort_keys=True) != json.dumps(described, sort_keys=True):
-            raise InputError(
-                f"{path.parent} holds a study with other settings: choose another folder."
-            )
+            raise InputError(f"{run_dir} holds a study with other settings: choose another folder.")
     write_json(path, described)
+
+
+def slices_of(source: tfds.core.DatasetBuilder, settings: Settings) -> dict[str, str]:
+    """Return the slice of each split that a study reads: all of test, as it is read once."""
+    wanted = {"train": settings.patches, "validation": settings.validation}
+    slices = {
+        split: f"{split}[:{min(count, data.count(source, split))}]"
+        for split, count in wanted.items()
+    }
+    return slices | {"test": "test"}
+
+
+def recipe_of(preset: str) -> recipes.Recipe:
+    """Return the recipe of the study of frozen features: a preset, with four views of each patch.
+
+    Raises:
+        InputError: there is no such preset.
+    """
+    return dataclasses.replace(recipes.preset(preset), frozen_views=4)
+
+
+def condition_recipe(settings: Settings, is_jittered: bool) -> recipes.Recipe:
+    """Return the recipe of the conditions with stain augmentation, or of those without it."""
+    recipe = settings.recipe
+    return recipe if is_jittered else dataclasses.replace(recipe, stain_strength=0.0)
+
+
+def normaliser(source: tfds.core.DatasetBuilder, settings: Settings) -> layer.StainNormalization:
+    """Return what normalises patches to the most usual of the first training patches.
+
+    Raises:
+        InputError: all of these are degenerate.
+    """
+    split = slices_of(source, settings)["train"]
+    first = next(data.arrays(data.batches(source, split, batch_size=_CANDIDATES)))
+    return layer.StainNormalization(reference_of(first["image"], settings.method))
 
 
 def reference_of(patches: np.ndarray, method: str) -> normalization.Reference:

@@ -1,9 +1,11 @@
 import json
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from command_runner import run
 
-from pcam_tf.studies import normalization, robustness
+from pcam_tf.studies import fine_tuned_normalization, normalization, robustness
 
 
 def test_robustness_compares_two_models(prepared, model_file, tmp_path, capsys, monkeypatch):
@@ -34,3 +36,21 @@ def test_normalization_compares_four_conditions(prepared, tmp_path, capsys, monk
     printed = capsys.readouterr().out
     assert "| unchanged " in printed and "| mean under shift" in printed
     assert (tmp_path / "study/settings.json").is_file()
+
+
+def test_normalization_fine_tunes_a_network_in_each_condition(prepared, capsys, monkeypatch):
+    labels, asked = np.repeat([0, 1], 50), []
+    scores = dict.fromkeys(normalization.CONDITIONS, labels + np.linspace(0, 1, 100))
+
+    def study(source, run_dir, settings):
+        asked.append((run_dir, settings))
+        return labels, {("brightness", level): scores for level in (1, 0.7)}
+
+    monkeypatch.setattr(fine_tuned_normalization, "study", study)
+    monkeypatch.setattr(normalization, "study", None)
+    assert run("normalization", "--fine-tuned", "--data-dir", prepared) == 0
+    assert "| brightness 0.7 " in capsys.readouterr().out
+    run_dir, settings = asked[0]
+    assert run_dir == Path("runs/normalization-fine-tuned")
+    assert settings.patches == fine_tuned_normalization.PATCHES
+    assert settings.recipe == fine_tuned_normalization.recipe_of("cpu")

@@ -11,8 +11,8 @@ from pcam_tf.studies import normalization, robustness
 from pcam_tf.training import recipes
 
 SETTINGS = normalization.Settings(
-    dataclasses.replace(recipes.preset("smoke"), weights=None),
-    patches=96, validation=64, views=2,
+    dataclasses.replace(recipes.preset("smoke"), weights=None, frozen_views=2),
+    patches=96, validation=64,
 )  # fmt: skip
 
 
@@ -57,6 +57,8 @@ def test_a_study_goes_on_from_its_features_and_refuses_those_of_another(found, t
     file = folder / "settings.json"
     older = json.loads(file.read_text())
     del older["recipe"]["dropout"]  # as if recipes had got it since then
+    older |= {"views": older["recipe"]["frozen_views"]}
+    older["recipe"]["frozen_views"] = 1
     file.write_text(json.dumps(older))
     normalization.study(tiny_source, folder, SETTINGS)
     other = dataclasses.replace(SETTINGS, patches=64)
