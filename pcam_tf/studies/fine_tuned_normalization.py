@@ -103,7 +103,7 @@ def _trained(source, run_dir, settings, normalise):
         patches = _prepared(source, run_dir / "patches" / kind, settings, change)
         recipe = normalization.condition_recipe(settings, is_jittered)
         model = training.train(recipe, patches, run_dir / name)
-        engine = engines.fastest(model, len(SHIFTS) * data.count(source, "test"))
+        engine = engines.fastest(model, sum(map(len, SHIFTS.values())) * data.count(source, "test"))
         models[name] = _Normalising(engine, change, task)
     return models
 
