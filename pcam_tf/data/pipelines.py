@@ -50,6 +50,11 @@ def batches(
     encoded = _encoded(builder, split, shuffle_seed)
     if rows is not None:
         encoded = encoded.skip(rows.start).take(rows.stop - rows.start)
+    return _decoded(builder, encoded, batch_size)
+
+
+def _decoded(builder, encoded, batch_size):
+    """Return patches that are not yet decoded as batches of decoded ones."""
     decode = builder.info.features["image"].decode_example
 
     def decoded(patch):
@@ -86,19 +91,30 @@ def epochs(
     seed: int,
     first: int,
     last: int,
+    steps: int | None = None,
 ) -> tf.data.Dataset:
     """Return the batches of training epochs `first` to `last` (from 0, `last` not included).
 
-    Each epoch has its own order, which depends on `seed`, its number and TensorFlow's global seed
-    alone: a resumed run sees the batches that an uninterrupted one would have seen.
+    An epoch is a pass over the split, or with `steps` that many full batches of one pass after the
+    other, so that an epoch may end within a pass. Each pass has its own order, which depends on
+    `seed`, its number and TensorFlow's global seed alone: a resumed run sees the batches that an
+    uninterrupted one would have seen.
 
     Returns:
         Pairs of patches, (batch, side, side, 3) uint8, and labels, (batch,) int64.
     """
-    whole = joined(
-        batches(builder, split, batch_size=batch_size, shuffle_seed=seed + 1000 * epoch)
-        for epoch in range(first, last)
-    )
+    if steps is None:
+        whole = joined(
+            batches(builder, split, batch_size=batch_size, shuffle_seed=seed + 1000 * epoch)
+            for epoch in range(first, last)
+        )
+    else:
+        patches = count(builder, split)
+        begin, end = (epoch * steps * batch_size for epoch in (first, last))
+        passes = range(begin // patches, -(-end // patches))
+        encoded = joined(_encoded(builder, split, seed + 1000 * number) for number in passes)
+        encoded = encoded.skip(begin % patches).take(end - begin)
+        whole = _decoded(builder, encoded, batch_size)
     return whole.map(lambda patch: (patch["image"], patch["label"]))
 
 

@@ -64,15 +64,23 @@ def _computed(extractor, run, name, split, views):
 
 
 def shuffled_batches(
-    file: Path, labels: np.ndarray, *, batch_size: int, seed: int, epoch: int
+    file: Path,
+    labels: np.ndarray,
+    *,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    steps: int | None = None,
 ) -> tf.data.Dataset:
     """Return one epoch of stored features, shuffled, read from disk batch by batch.
+
+    With `steps` it is that many full batches of one pass after the other, as in `data.epochs`.
 
     Returns:
         Pairs of features, float32 (batch, features), and labels, int64 (batch,).
     """
     width = np.load(file, mmap_mode="r").shape[1]
-    order = np.random.default_rng([seed, epoch]).permutation(len(labels))
+    order = _order(len(labels), seed, epoch, steps and steps * batch_size)
 
     def read(rows):
         # Opened anew, so that what was read does not stay in the process's memory.
@@ -84,3 +92,13 @@ def shuffled_batches(
         return tf.ensure_shape(values, (None, width)), tf.ensure_shape(truth, (None,))
 
     return tf.data.Dataset.from_tensor_slices(order).batch(batch_size).map(batch).prefetch(2)
+
+
+def _order(rows, seed, epoch, length):
+    """Return the rows of an epoch: one pass, or `length` rows of one pass after the other."""
+    if length is None:
+        return np.random.default_rng([seed, epoch]).permutation(rows)
+    begin, end = epoch * length, (epoch + 1) * length
+    passes = range(begin // rows, -(-end // rows))
+    order = [np.random.default_rng([seed, number]).permutation(rows) for number in passes]
+    return np.concatenate(order)[begin % rows :][:length]

@@ -1,7 +1,9 @@
 """The training of a classifier: frozen phase, then unfrozen phase."""
 
 import dataclasses
+import functools
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -35,6 +37,7 @@ def train(
     *,
     training_split: str = "train",
     strategy: tf.distribute.Strategy | None = None,
+    after_epoch: Callable[[keras.Model, int], None] | None = None,
 ) -> keras.Model:
     """Train a classifier, or continue a training, or load the result of a finished run.
 
@@ -51,6 +54,8 @@ def train(
         training_split: what to train on, such as "train[:1000]".
         strategy: several devices for the unfrozen phase, see `devices.open_strategy`; None for one.
             A run may continue with more or fewer devices.
+        after_epoch: called after each unfrozen epoch with the classifier as it was validated and
+            the number of the epoch, from 1; again for an epoch that was killed before its end.
 
     Returns:
         The classifier of the best epoch, see `classifier.build`.
@@ -76,7 +81,7 @@ def train(
     with runs.locked(run):
         runs.refuse_other(run)  # another process may have begun meanwhile
         runs.write_description(run)
-        _train(run, model, strategy)
+        _train(run, model, strategy, after_epoch)
         runs.finish(run)
     return classifier.load(run.folder)
 
@@ -92,13 +97,13 @@ def _trained_teachers(run, strategy):
     return teachers
 
 
-def _train(run, model, strategy):
+def _train(run, model, strategy, after_epoch):
     """Run the phases that are still to do."""
     with data.readable_errors():
         if runs.has_frozen_phase(run.recipe):
             frozen_phase(run, model)
         if run.recipe.unfrozen_epochs:
-            unfrozen_phase(run, model, strategy)
+            unfrozen_phase(run, model, strategy, after_epoch)
 
 
 def _unloaded(recipe):
@@ -140,7 +145,12 @@ def frozen_phase(run: Run, model: keras.Model) -> None:
 
         def epoch(number):
             return features.shuffled_batches(
-                file, labels, batch_size=recipe.batch_size, seed=recipe.seed, epoch=number
+                file,
+                labels,
+                batch_size=recipe.batch_size,
+                seed=recipe.seed,
+                epoch=number,
+                steps=recipe.epoch_steps,
             )
 
         def epochs(first, last):
@@ -155,7 +165,10 @@ def frozen_phase(run: Run, model: keras.Model) -> None:
 
 
 def unfrozen_phase(
-    run: Run, model: keras.Model, strategy: tf.distribute.Strategy | None = None
+    run: Run,
+    model: keras.Model,
+    strategy: tf.distribute.Strategy | None = None,
+    after_epoch: Callable[[keras.Model, int], None] | None = None,
 ) -> None:
     """Train backbone and head together on augmented patches.
 
@@ -163,6 +176,7 @@ def unfrozen_phase(
         run: what to train and where.
         model: the classifier to begin with; its weights change.
         strategy: see `train`.
+        after_epoch: see `train`.
     """
     recipe, labels = run.recipe, _labels(run, run.training_split)
     # What is trained within mosaics is also chosen by what it predicts within them.
@@ -177,20 +191,19 @@ def unfrozen_phase(
 
     def validate():
         model.set_weights(trained.get_weights())
+        batch_normalization.reestimate(model, _reestimated_from(run))
         patches = data.batches(run.source, "validation", batch_size=256)
         return validated.predict(patches.map(lambda patch: patch["image"]), verbose=0)
 
-    def epochs(first, last):
-        return data.epochs(
-            run.source,
-            run.training_split,
-            batch_size=recipe.batch_size,
-            seed=recipe.seed,
-            first=first,
-            last=last,
-        )
-
-    record = Record(run, "unfrozen", model, validate, _labels(run, "validation"))
+    epochs = functools.partial(
+        data.epochs,
+        run.source,
+        run.training_split,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        steps=recipe.epoch_steps,
+    )
+    record = Record(run, "unfrozen", model, validate, _labels(run, "validation"), after_epoch)
     _fit(augmented, record, epochs, recipe.unfrozen_epochs, _steps(labels, run), labels)
 
 
@@ -224,13 +237,24 @@ def _augmented(run, trained):
     return keras.Model(patches, mosaics.probabilities(trained, views, recipe.mosaic))
 
 
+def _reestimated_from(run):
+    """Yield the batches, all full, from which BatchNormalization's statistics are estimated."""
+    recipe = run.recipe
+    rows = min(recipe.reestimated_batches, run.patches // recipe.batch_size) * recipe.batch_size
+    if rows:
+        for batch in data.batches(
+            run.source, run.training_split, batch_size=recipe.batch_size, rows=slice(0, rows)
+        ):
+            yield batch["image"].numpy().astype("float32")
+
+
 def _labels(run, split):
     batches = data.batches(run.source, split, batch_size=256)
     return np.concatenate([batch["label"] for batch in batches])
 
 
 def _steps(labels, run):
-    return -(-len(labels) // run.recipe.batch_size)
+    return run.recipe.epoch_steps or -(-len(labels) // run.recipe.batch_size)
 
 
 def _compile(model, run, peak, steps, rates=None):
@@ -254,7 +278,7 @@ def _fit(model, record, epochs, last, steps, labels):
         optimization.class_weights(labels, classes) if record.run.recipe.class_weights else None
     )
     model.fit(
-        epochs(first, last),
+        epochs(first=first, last=last),
         initial_epoch=first,
         epochs=last,
         steps_per_epoch=steps,

@@ -22,6 +22,7 @@ class Recipe:
         layer_decay: the unfrozen phase's learning rate falls by this factor from block to block,
             from the head down; 1 for one rate, see `optimization.optimizer`.
         batch_size: patches a step, in both phases.
+        epoch_steps: steps of an epoch, in both phases; None for one pass over the training patches.
         stain_strength: strength of `augmentation.RandomStain`; 0 for none.
         rotation_degrees: largest turn of `augmentation.RandomAffine`.
         scaling: largest scaling of `augmentation.RandomAffine`; 1 for none.
@@ -49,6 +50,9 @@ class Recipe:
         warm_up: share of a phase's steps in which the rate rises; then it falls as a cosine.
         averaging: momentum of the running average of the weights, which is what is evaluated and
             saved; 0.99 averages over about the last hundred steps.
+        reestimated_batches: batches of training patches from which BatchNormalization's statistics
+            are estimated anew for what is evaluated and saved after an unfrozen epoch, see
+            `batch_normalization.reestimate`; 0 for the running ones.
         patience: epochs without a better validation AUC after which a phase ends.
         test_time_augmentation: the run's predictions average over the eight views of D4.
         mixed_precision: compute in float16 (GPUs); what is saved is float32 all the same.
@@ -64,6 +68,7 @@ class Recipe:
     stochastic_depth: float = 0.0
     layer_decay: float = 1.0
     batch_size: int = 64
+    epoch_steps: int | None = None
     stain_strength: float = 0.25
     rotation_degrees: float = 0.0
     scaling: float = 1.0
@@ -85,6 +90,7 @@ class Recipe:
     unfrozen_learning_rate: float = 7e-4
     warm_up: float = 0.1
     averaging: float = 0.995
+    reestimated_batches: int = 0
     patience: int = 5
     test_time_augmentation: bool = True
     mixed_precision: bool = False

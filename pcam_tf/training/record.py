@@ -49,6 +49,7 @@ class Record(keras.callbacks.Callback):
         saved: keras.Model,
         validate: Callable[[], np.ndarray],
         labels: np.ndarray,
+        after_epoch: Callable[[keras.Model, int], None] | None = None,
     ):
         """Read the history of the run.
 
@@ -58,6 +59,7 @@ class Record(keras.callbacks.Callback):
             saved: the classifier that is saved; its weights are those of the best epoch's.
             validate: returns the probabilities of the validation patches, (n, outputs).
             labels: of the validation patches, (n,).
+            after_epoch: see `phases.train`.
 
         Raises:
             InputError: the validation patches lack a class.
@@ -65,6 +67,7 @@ class Record(keras.callbacks.Callback):
         super().__init__()
         self.run, self.phase, self.saved = run, phase, saved
         self.validate, self.labels = validate, np.asarray(labels)
+        self.after_epoch = after_epoch
         self.averager = keras.callbacks.SwapEMAWeights()
         self.path = run.folder / "history.csv"
         self.history = (
@@ -133,6 +136,8 @@ class Record(keras.callbacks.Callback):
         auc = self._auc(probabilities)
         if not self.history.validation_auc.max() >= auc:
             self._save_best()
+        if self.after_epoch:
+            self.after_epoch(self.saved, epoch + 1)
         self.averager.on_test_end()
         with written_whole(self._checkpoint(epoch + 1)) as temporary:
             self.model.save_weights(temporary)

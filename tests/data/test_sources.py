@@ -122,6 +122,21 @@ def test_a_resumed_run_sees_the_batches_of_the_uninterrupted_one(tiny_source):
     assert [len(labels) for _, labels in whole] == [50, 50, 50, 42] * 3
 
 
+def test_epochs_of_equal_steps_go_through_every_pass_to_its_end(tiny_source):
+    def seen(first, last):
+        epochs = data.epochs(
+            tiny_source, "train", batch_size=50, seed=7, first=first, last=last, steps=3
+        ).as_numpy_iterator()
+        return [image.sum() for images, _ in epochs for image in images]
+
+    whole = seen(0, 3)
+    assert len(whole) == 3 * 3 * 50
+    assert seen(1, 3) == whole[150:] and seen(2, 3) == whole[300:]
+    # Passes of 192 patches, each in an order of its own.
+    assert sorted(whole[:192]) == sorted(whole[192:384])
+    assert whole[:192] != whole[192:384]
+
+
 def test_slices(tiny_source):
     stored = ids(data.batches(tiny_source, "train", batch_size=64))
     for words, expected in (

@@ -19,7 +19,16 @@ from pcam_tf import data, prediction, training
 from pcam_tf.errors import InputError
 from pcam_tf.models import backbones, classifier, engines
 from pcam_tf.task import PCAM
-from pcam_tf.training import augmentation, distillation, optimization, phases, recipes, runs
+from pcam_tf.training import (
+    augmentation,
+    batch_normalization,
+    distillation,
+    features,
+    optimization,
+    phases,
+    recipes,
+    runs,
+)
 from pcam_tf.training.record import Record, build
 
 
@@ -404,6 +413,47 @@ def test_mixed_precision_evaluates_the_running_average_of_the_weights(mixed):
     average = 0.8 * reached[0] + 0.2 * reached[1]
     np.testing.assert_allclose(mixed.trainable_weights[0], average, rtol=1e-4)
     assert not np.allclose(average, reached[1], rtol=1e-4)
+
+
+def test_epochs_of_equal_steps_and_statistics_estimated_anew(tiny_source, tmp_path):
+    recipe = dataclasses.replace(
+        tiny_training.RECIPE,
+        epoch_steps=2,
+        frozen_epochs=1,
+        unfrozen_epochs=2,
+        reestimated_batches=3,
+    )
+    epochs, seen = [], []
+
+    def after_epoch(model, epoch):
+        epochs.append(epoch)
+        seen.append(model.get_layer("normalise").moving_mean.numpy())
+
+    model = training.train(
+        recipe, tiny_source, tmp_path, training_split="train[:100]", after_epoch=after_epoch
+    )
+    assert epochs == [1, 2] and len(training.history(tmp_path)) == 3
+    # The best one is saved as it was validated: with the statistics of the training patches.
+    saved = model.get_layer("normalise").moving_mean.numpy()
+    assert any(np.array_equal(saved, each) for each in seen)
+    patches = data.read_patches(tiny_source, "train[:96]")["image"].astype("float32")
+    classifier.unfreeze(model)
+    batch_normalization.reestimate(model, patches.reshape(3, 32, *PCAM.shape))
+    np.testing.assert_allclose(model.get_layer("normalise").moving_mean, saved, rtol=1e-4)
+
+
+def test_frozen_epochs_of_equal_steps_go_through_every_pass_to_its_end(tmp_path):
+    np.save(tmp_path / "features.npy", np.arange(10, dtype="float16")[:, None])
+    seen = [
+        features.shuffled_batches(
+            tmp_path / "features.npy", np.arange(10), batch_size=4, seed=1, epoch=epoch, steps=2
+        )
+        for epoch in range(5)
+    ]
+    batches = [labels for epoch in seen for _, labels in epoch.as_numpy_iterator()]
+    assert [len(labels) for labels in batches] == [4] * 10
+    assert np.bincount(np.concatenate(batches)).tolist() == [4] * 10
+    assert np.bincount(np.concatenate(batches)[:10]).tolist() == [1] * 10
 
 
 def test_the_learning_rate_warms_up_and_falls():
