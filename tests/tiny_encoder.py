@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from pcam_tf.models import transformers
+
 PATCH, WIDTH, HEADS, HIDDEN, GRID = 4, 24, 3, 40, 3
 
 
@@ -35,3 +37,10 @@ def tensors_of(
     kind = "norm" if norm else "fc_norm"
     found |= {f"{kind}.weight": 1 + draw(WIDTH), f"{kind}.bias": draw(WIDTH)}
     return found
+
+
+def network(input_tensor, stochastic_depth=0.0):
+    """Return a network of random weights that is still smaller: its tokens are of 16 px."""
+    return transformers.vision_transformer(
+        input_tensor, patch=16, width=WIDTH, depth=1, heads=HEADS, hidden=WIDTH, prefix=2
+    )

@@ -36,6 +36,7 @@ COMMANDS = (
     training.train,
     training.export,
     features.features,
+    features.pretrain,
     prediction.predict,
     prediction.merge,
     evaluation.evaluate,

@@ -1,4 +1,4 @@
-"""The command about frozen features: a linear probe of any backbone or encoder."""
+"""Commands about backbones: a linear probe of its features, and pretraining without labels."""
 
 from pathlib import Path
 from typing import Annotated
@@ -52,4 +52,35 @@ def features(
     return (
         f"{table}\n{found['features']} features a patch, C = {found['strength']:g} chosen on "
         f"validation; features and predictions in {run}"
+    )
+
+
+def pretrain(
+    backbone: Annotated[
+        str, typer.Option(metavar="NAME", help="A transformer of the registry, such as CCT.")
+    ] = "CCT",
+    data_dir: options.DataDir = None,
+    run: Annotated[
+        Path, typer.Option(metavar="DIR", help="The folder for the weights and the history.")
+    ] = Path("runs/pretraining"),
+    epochs: Annotated[
+        int, typer.Option(min=1, metavar="NUMBER", help="Passes over the training patches.")
+    ] = 10,
+    seed: Annotated[int, typer.Option(metavar="NUMBER", help="The random seed.")] = 0,
+) -> str:
+    """Pretrain a transformer without labels: it learns to draw what is hidden of patches.
+
+    An interrupted command resumes.
+    """
+    from pcam_tf.files import check_outputs
+    from pcam_tf.training import masked
+
+    weights = run / masked.WEIGHTS
+    check_outputs([weights])
+    settings = masked.Pretraining(backbone, epochs, seed=seed)
+    history = masked.pretrain(settings, options.open_source(data_dir), run)
+    losses = ", ".join(f"{loss:.3f}" for loss in history.loss)
+    return (
+        f"loss of the hidden pixels by epoch: {losses}\n"
+        f"train with --backbone {backbone} --weights {weights}"
     )

@@ -9,7 +9,12 @@ from pcam_tf.studies import transformers
 
 COLOURS = {"CCT": GREEN, "DeiTTiny": TUMOUR, transformers.CNN: NORMAL}
 # Marker and dashes of each start.
-STARTS = {"scratch": ("o", "-"), "distilled": ("s", "--"), "ImageNet": ("^", "-.")}
+STARTS = {
+    "scratch": ("o", "-"),
+    "distilled": ("s", "--"),
+    "ImageNet": ("^", "-."),
+    "pretrained": ("D", ":"),
+}
 
 
 @styled

@@ -2,7 +2,8 @@
 
 An *attempt* is a network, where its weights start, and a number of training patches. Each is
 trained by the same recipe and judged on validation and test. The convolutional network that it is
-held against is the shipped model, which is also the teacher of those that are distilled.
+held against is the shipped model, which is also the teacher of those that are distilled. Those that
+are pretrained have learnt to draw what was hidden of all training patches, without their labels.
 """
 
 import json
@@ -13,19 +14,20 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from pcam_tf import evaluation, prediction, training
+from pcam_tf import data, evaluation, prediction, training
 from pcam_tf.errors import InputError
 from pcam_tf.evaluation import comparison
 from pcam_tf.files import write_json
 from pcam_tf.models import classifier, cost, engines
-from pcam_tf.training import distillation, recipes
+from pcam_tf.training import distillation, masked, recipes
 
 STORED_RESULTS = Path(__file__).parent / "transformers.csv"
 SPLITS = ("validation", "test")
 SHIPPED = "shipped CNN"
 # Passes over the training patches, by their number, at "cpu". Fewer patches are seen more often,
-# but not so often that every attempt costs the same.
-EPOCHS = {1000: 6, 5000: 3, 20000: 2}
+# but not so often that every attempt costs the same. The ends of the range come first.
+EPOCHS = {1000: 20, 20000: 4, 5000: 6}
+PRETRAINING_EPOCHS = 6  # over all training patches
 CNN = "EfficientNetLite0"
 MEASURED_PATCHES = 128
 
@@ -35,8 +37,8 @@ class Attempt(NamedTuple):
 
     Attributes:
         network: a key of `backbones.BACKBONES`.
-        start: "scratch", "ImageNet", or "distilled" (from random weights, learning the outputs of
-            the shipped model in place of the labels).
+        start: "scratch", "ImageNet", "pretrained" (see `masked.pretrain`), or "distilled" (from
+            random weights, learning the outputs of the shipped model in place of the labels).
         patches: how many it is trained on.
     """
 
@@ -51,7 +53,7 @@ class Attempt(NamedTuple):
 
 
 def attempts_of(preset: str) -> list[Attempt]:
-    """Return the attempts of the study, the shortest first: it may be interrupted."""
+    """Return the attempts of the study, in the order in which they are trained."""
     if preset == "smoke":
         return [Attempt("CCT", "scratch", 512)]
     return [
@@ -61,26 +63,33 @@ def attempts_of(preset: str) -> list[Attempt]:
             ("CCT", "scratch"),
             ("CCT", "distilled"),
             (CNN, "ImageNet"),
+            ("CCT", "pretrained"),
             ("DeiTTiny", "scratch"),
             (CNN, "scratch"),
         )
     ]
 
 
-def recipe_of(attempt: Attempt, preset: str) -> recipes.Recipe:
+def recipe_of(attempt: Attempt, preset: str, pretrained: Path | None = None) -> recipes.Recipe:
     """Return the recipe of an attempt: one phase, in which all weights are trained.
 
     It is the same for every network but for the rate, at which a transformer would diverge.
+
+    Args:
+        attempt: what is trained.
+        preset: of the study.
+        pretrained: the file of weights that a pretrained attempt starts from.
 
     Raises:
         InputError: there is no such preset.
     """
     smoke = recipes.preset(preset).preset == "smoke"
     distilled = attempt.start == "distilled"
+    weights = {"ImageNet": "imagenet", "pretrained": str(pretrained)}.get(attempt.start)
     return recipes.Recipe(
         preset=preset,
         backbone=attempt.network,
-        weights="imagenet" if attempt.start == "ImageNet" else None,
+        weights=weights,
         stochastic_depth=0.1,
         batch_size=32,
         teachers=(distillation.SHIPPED,) if distilled else (),
@@ -127,14 +136,20 @@ def study(attempts: list[Attempt], source, run_dir: str | Path, preset: str) -> 
 def _attempt(attempt, source, folder, preset):
     if (folder / "cost.json").is_file():
         return
-    recipe = recipe_of(attempt, preset)
+    pretraining = folder.parent / f"pretraining-{attempt.network}"
+    recipe, pretraining_views = recipe_of(attempt, preset, pretraining / masked.WEIGHTS), 0
+    if attempt.start == "pretrained":
+        epochs = 1 if preset == "smoke" else PRETRAINING_EPOCHS
+        masked.pretrain(masked.Pretraining(attempt.network, epochs), source, pretraining)
+        pretraining_views = epochs * data.count(source, "train")
     model = training.train(recipe, source, folder, training_split=f"train[:{attempt.patches}]")
     for split in SPLITS:
         table = prediction.predict_split(model, source, split)
         prediction.write(table, folder / f"predictions-{split}.csv")
-    epochs = len(training.history(folder))
+    views = len(training.history(folder)) * attempt.patches
     # Written last: it is what makes an attempt done.
-    write_json(folder / "cost.json", _cost(model) | {"views": epochs * attempt.patches})
+    counts = {"views": views, "pretraining_views": pretraining_views}
+    write_json(folder / "cost.json", _cost(model) | counts)
 
 
 def _cost(model):
@@ -159,8 +174,9 @@ def results(run_dir: str | Path) -> pd.DataFrame:
 
     Returns:
         A row for the shipped model and for each attempt: `network`, `start`, `patches` (how many it
-        was trained on), `views` (patches seen in training), `weights`, `multiply_adds` (of one
-        patch), `patches_a_second` (LiteRT, of one core), `training_flops`; `validation`, `test`:
+        was trained on), `views` (patches seen in training), `pretraining_views`, `weights`,
+        `multiply_adds` (of one patch), `patches_a_second` (LiteRT, of one core), `training_flops`;
+        `validation`, `test`:
         AUC, with `validation_low` and so on (95 %); `difference`, `difference_low`,
         `difference_high`, `p`: test AUC minus the shipped model's, paired.
 
@@ -209,11 +225,13 @@ def _aucs(tables):
 
 
 def _training_flops(start, found, teacher):
-    """Return the FLOPs of a training: a forward and twice as much backward, and the teacher's."""
+    """Return the FLOPs of a training: a forward and twice as much backward, and the teacher's.
+
+    The pretraining that an attempt starts from counts as a whole.
+    """
     each = 3 * found["multiply_adds"]
-    if start == "distilled":
-        each += teacher["multiply_adds"]
-    return 2 * each * found["views"]
+    taught = teacher["multiply_adds"] * found["views"] if start == "distilled" else 0
+    return 2 * (each * (found["views"] + found["pretraining_views"]) + taught)
 
 
 def summary_rows(found: pd.DataFrame) -> list[dict[str, str]]:

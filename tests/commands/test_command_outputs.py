@@ -116,6 +116,7 @@ def forbid_work(monkeypatch):
         "protocols --run",
         "subtypes --run",
         "features --backbone CCT --weights random --run",
+        "pretrain --run",
         "normalization --run",
         "transformers --run",
         "gan train --run",

@@ -12,7 +12,7 @@ from command_runner import refused, run
 from pcam_tf import training
 from pcam_tf.commands import training as commands
 from pcam_tf.errors import InputError
-from pcam_tf.models import backbones
+from pcam_tf.models import backbones, classifier
 from pcam_tf.training import recipes
 
 
@@ -75,6 +75,22 @@ def test_features_of_an_encoder_are_computed_once_and_probed(prepared, encoder, 
     assert run(*words) == 0
     assert parts == {path: path.stat().st_mtime_ns for path in folder.glob("features-*/*/*.npz")}
     assert (folder / "predictions-test.csv").read_text() == before
+
+
+def test_weights_pretrained_without_labels_are_what_a_training_starts_from(
+    prepared, tmp_path, monkeypatch, capfd
+):
+    tiny = backbones.Backbone(tiny_encoder.network, {"scale": 1 / 255}, class_token=True)
+    monkeypatch.setitem(backbones.BACKBONES, "Tiny", tiny)
+    words = ["--backbone", "Tiny", "--data-dir", prepared, "--run"]
+    assert run("pretrain", *words, tmp_path / "first", "--epochs", "1") == 0
+    assert "loss of the hidden pixels by epoch: 0." in capfd.readouterr().out
+    weights = tmp_path / "first" / "backbone.weights.h5"
+    assert classifier.build(backbone="Tiny", weights=str(weights)).count_params() > 0
+    before = sorted(tmp_path.iterdir())
+    words = ["--backbone", "MobileNetV2", "--data-dir", prepared, "--run", tmp_path / "second"]
+    refused(run("pretrain", *words), capfd, "MobileNetV2 has no tokens")
+    assert sorted(tmp_path.iterdir()) == before
 
 
 def test_features_without_a_file_that_can_be_read_are_refused(prepared, tmp_path, capfd):
