@@ -24,7 +24,7 @@ def model(monkeypatch):
     return classifier.build(backbone="Small", weights=None)
 
 
-@pytest.mark.parametrize("number", [16, 20, 3])
+@pytest.mark.parametrize("number", [16, 32, 41, 3])
 def test_each_patch_keeps_its_probability_and_its_place(model, number):
     # Blocks of 32 px see nothing of the neighbours, so alone or in a mosaic is the same.
     mixed = mosaics.mixed(model, 2)
@@ -49,6 +49,14 @@ def test_labels_and_teachers_are_learnt_on_mosaics(tmp_path, monkeypatch):
     ]
     assert all(changed)
     assert len(training.runs.history(tmp_path / "student")) == plain.unfrozen_epochs
+
+
+def test_a_batch_that_fills_no_mosaic_leaves_the_statistics_finite(monkeypatch):
+    monkeypatch.setitem(backbones.BACKBONES, "Small", backbones.Backbone(_same, {"scale": 1 / 255}))
+    model = classifier.build(backbone="Small", weights=None)
+    mixed = mosaics.mixed(model, 2)
+    mixed(np.ones((5, *model.input_shape[1:]), "float32"), training=True)
+    assert all(np.isfinite(weights).all() for weights in model.get_weights())
 
 
 def _same(input_tensor):
