@@ -9,6 +9,7 @@ from pcam_tf.errors import InputError
 from pcam_tf.models import classifier, engines, model_files
 from pcam_tf.training import augmentation, mosaics
 
+_SEEN_BY_THE_STUDENT = (augmentation.RandomSurroundings, augmentation.RandomScanner)
 SHIPPED = "shipped"  # the name of a teacher: the model that comes with the package
 
 
@@ -75,8 +76,8 @@ def with_teachers(
 
     Function matching after L. Beyer et al., "Knowledge distillation: a good teacher is patient and
     consistent", CVPR 2022: student and teachers see the same view. MixUp keeps the teachers from
-    repeating the labels that they were trained on. `augmentation.RandomScanner` changes the
-    student's view only.
+    repeating the labels that they were trained on. Other surroundings and what the scanner does
+    are seen by the student only, since neither changes the answer.
 
     Args:
         model: the student.
@@ -93,8 +94,9 @@ def with_teachers(
     """
     task = classifier.task_of(model)
     views = patches = keras.Input(model.input_shape[1:])
+    own = [layer for layer in layers if isinstance(layer, _SEEN_BY_THE_STUDENT)]
     for layer in layers:
-        if not isinstance(layer, augmentation.RandomScanner):
+        if layer not in own:
             views = layer(views)
     views = keras.layers.MixUp(alpha=0.4, seed=seed, data_format="channels_last")(views)
     scores = []
@@ -108,9 +110,8 @@ def with_teachers(
         scores.append(keras.ops.log(odds))
     mean = keras.layers.average(scores)
     taught = keras.ops.sigmoid(mean) if task.is_binary else keras.ops.softmax(mean)
-    for layer in layers:
-        if isinstance(layer, augmentation.RandomScanner):
-            views = layer(views)
+    for layer in own:
+        views = layer(views)
     learnt = model(views) if mosaic == 1 else mosaics.probabilities(model, views, mosaic)
     return keras.Model(patches, keras.layers.concatenate([learnt, taught]))
 

@@ -25,7 +25,7 @@ def mixed(model: keras.Model, side: int) -> keras.Model:
 def probabilities(model: keras.Model, patches, side: int):
     """Return a classifier's probabilities of a batch of patches, half of them within fields.
 
-    Of each four mosaics' patches, those of one are mirrored.
+    Every other mosaic's worth of them is mirrored.
 
     Args:
         model: the classifier, see `dense.build`; the result trains its weights.
@@ -91,7 +91,7 @@ class _Answers(keras.layers.Layer):
 def _numbers(number, side):
     """Return how many fields' worth of patches lie in mosaics, and how many are mirrored."""
     fields = number // (2 * side**2)
-    return fields - fields // 4, fields // 4
+    return fields - fields // 2, fields // 2
 
 
 def _mosaics(tiles, side):

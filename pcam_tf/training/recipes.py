@@ -30,7 +30,7 @@ class Recipe:
         surroundings: share of patches that get the surroundings of another, see
             `augmentation.RandomSurroundings`.
         brightness, blur_px, jpeg_quality: see `augmentation.RandomScanner`; 0, 0, 100 for none.
-        mosaic: patches a side of the mosaics that half of the patches are trained within, see
+        mosaic: patches a side of the fields that half of the patches are trained within, see
             `mosaics.probabilities`; 1 for none.
         teachers: presets (they are trained first), runs, or "shipped", the shipped model. Their
             log-odds, averaged, are learnt in place of the labels, see
@@ -150,7 +150,7 @@ PRESETS = {
         preset="slides",
         teachers=("shipped",),
         mosaic=4,
-        unfrozen_epochs=3,
+        unfrozen_epochs=6,
         unfrozen_learning_rate=3e-4,
     ),
     # `python -m pcam_tf reproduce --preset gpu --data-dir DIR`, full PCam: not measured yet.
