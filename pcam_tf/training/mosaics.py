@@ -57,7 +57,7 @@ class _Fields(keras.layers.Layer):
         number, each = ops.shape(patches)[0], self.side**2
         mosaics, mirrored = _numbers(number, self.side)
         alone = number - (mosaics + mirrored) * each
-        # At least one, since BatchNormalization makes NaN of no field: it begins again at the first.
+        # BatchNormalization makes NaN of no field: the first patches fill one then.
         places = ops.arange(alone, alone + ops.maximum(mosaics, 1) * each) % number
         blocks = patches[number - mirrored * each :]
         blocks = ops.concatenate([blocks, ops.flip(blocks, 2)], axis=2)
