@@ -19,6 +19,7 @@ from pcam_tf import explain, prediction, slides
 from pcam_tf.errors import InputError, first_line
 from pcam_tf.evaluation import calibration, reports
 from pcam_tf.models import classifier, engines, model_files
+from pcam_tf.slides import field_predictors
 from pcam_tf.studies import novelty
 from pcam_tf.task import PCAM, Task
 
@@ -71,6 +72,9 @@ class Reader(NamedTuple):
     method: str | None = explain.DEFAULT  # that explains; None: the model cannot be explained
     file: Path | None = None
     sha256: str = ""  # of the file
+    # Reads regions and slides in one pass, of a model that was trained for that; None: patch by
+    # patch.
+    fields: field_predictors.FieldPredictor | None = None
 
 
 def load_reader(model: str | Path | None = None, engine: str | None = None) -> Reader:
@@ -105,9 +109,13 @@ def load_reader(model: str | Path | None = None, engine: str | None = None) -> R
             f"{path.with_name('report.json')} is damaged ({first_line(error)}): evaluate the run "
             "anew."
         ) from error
+    fields = None
+    if task.is_binary and field_predictors.is_in_one_pass(path, engine):
+        fields = field_predictors.one_pass(path)
     return Reader(
-        loaded, predicting, task, name, file=path, sha256=model_files.digest(path), **known
-    )
+        loaded, predicting, task, name, file=path, sha256=model_files.digest(path), fields=fields,
+        **known,
+    )  # fmt: skip
 
 
 def _known(report, task, unknown):
@@ -222,6 +230,19 @@ def probabilities_one_view(reader: Reader, patches: np.ndarray) -> np.ndarray:
 def calibrated_cells(reader: Reader, outputs: np.ndarray) -> np.ndarray:
     """Return calibrated probabilities, (n, classes) float64, of one view's outputs (n, outputs)."""
     return _class_probabilities(reader, outputs, reader.cell_temperature)
+
+
+def calibrated_heat(reader: Reader, raw: np.ndarray) -> np.ndarray:
+    """Return calibrated probabilities of a heat map, float32 (rows, columns, 2).
+
+    Args:
+        reader: a model of two classes.
+        raw: what it gave for the second, float32 (rows, columns); NaN without tissue.
+    """
+    found = np.full((*raw.shape, 2), np.nan, "float32")
+    tissue = np.isfinite(raw)
+    found[tissue] = calibrated_cells(reader, raw[tissue][:, None])
+    return found
 
 
 def uncalibrated(reader: Reader, probabilities: np.ndarray, *, of_cells: bool) -> np.ndarray:

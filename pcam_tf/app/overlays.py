@@ -12,9 +12,9 @@ import matplotlib as mpl
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pcam_tf.app import findings, visit
+from pcam_tf.app import findings, results
 from pcam_tf.app.findings import Point, Reader
-from pcam_tf.app.visit import PatchResult, RegionResult
+from pcam_tf.app.results import PatchResult, RegionResult
 from pcam_tf.figures import style
 from pcam_tf.task import Task
 
@@ -156,11 +156,11 @@ def region_overlay(reader: Reader, region: RegionResult, point: Point) -> Image.
 def patch_overlay(reader: Reader, patch: PatchResult, point: Point) -> Image.Image:
     """Return a patch's saliency map as an overlay: orange supports the class, blue opposes it.
 
-    Where there is no map, see `visit.is_explained`, the overlay is transparent.
+    Where there is no map, see `results.is_explained`, the overlay is transparent.
     """
-    if not visit.is_explained(reader, patch):
+    if not results.is_explained(reader, patch):
         return Image.new("RGBA", (patch.patch.shape[1], patch.patch.shape[0]))
-    signed = visit.explanation(reader, patch, point)
+    signed = results.explanation(reader, patch, point)
     return saliency(signed, supports=style.TUMOUR, opposes=style.NORMAL)
 
 
@@ -171,8 +171,8 @@ def patch_value(reader: Reader, patch: PatchResult, point: Point) -> dict:
     if patch.has_tissue:
         alt = f"Patch, called {findings.call(reader, patch.probabilities, point)}."
         legend = "There are no explanations of this model: no method can open it."
-    if visit.is_explained(reader, patch):
-        explained = html.escape(task.classes[visit.explained_class(reader, patch, point)])
+    if results.is_explained(reader, patch):
+        explained = html.escape(task.classes[results.explained_class(reader, patch, point)])
         alt = alt.replace("Patch", "Patch under its explanation", 1)
         legend = (
             f"Orange supports {explained}, blue opposes it. The strength of the colours is "
@@ -189,6 +189,6 @@ def patch_value(reader: Reader, patch: PatchResult, point: Point) -> dict:
         "overlay": data_url(patch_overlay(reader, patch, point)),
         "alt": html.escape(alt),
         "square": square,
-        "slider": "Explanation" if visit.is_explained(reader, patch) else "",  # "": no slider
+        "slider": "Explanation" if results.is_explained(reader, patch) else "",  # "": no slider
         "legend": legend,
     }

@@ -46,6 +46,7 @@ _ENVIRONMENT = {
     "GRADIO_ANALYTICS_CACHE_FREQUENCY": "1000000000",
     "GRADIO_TEMP_DIR": "",
 }
+_FOLLOW_SECONDS = 1  # from look to look at the regions that are being read
 _FAILED = "The server could not process this. Try again, or use another picture."
 
 
@@ -142,7 +143,10 @@ def _layout(reader, handlers, *, has_slides):
         with gr.Column(scale=3, min_width=320):
             parts |= _results()
     with gr.Accordion("This session", open=False):
-        gr.Markdown("A row opens its patch again. The last hundred are kept.")
+        gr.Markdown(
+            "A row opens its patch, region or slide again, each as long as it is kept: the last "
+            "hundred patches, some regions, four slides. What is being read goes on meanwhile."
+        )
         parts["log"] = _rows("log")
         parts["log_file"] = gr.DownloadButton("Session (CSV)", size="sm", interactive=False)
     return parts
@@ -151,7 +155,7 @@ def _layout(reader, handlers, *, has_slides):
 def _inputs(reader, examples):
     parts, settings = {}, list(reader.points)
     parts["files"] = gr.File(
-        label="Patches or a region (PNG, JPEG, TIFF) or a slide (SVS, NDPI, SCN, BIF)",
+        label="Patches, regions (PNG, JPEG, TIFF) or slides (SVS, NDPI, SCN, BIF)",
         elem_id="files",
         file_count="multiple",
         file_types=[".png", ".jpg", ".jpeg", ".tif", ".tiff", *slide_uploads.SUFFIXES],
@@ -174,10 +178,11 @@ def _inputs(reader, examples):
 
 def _results():
     gr.HTML('<p class="result" role="status"></p>', elem_id="pending")  # filled by pending.js
-    parts = {
-        "summary": gr.HTML("<p>No picture yet.</p>", elem_id="summary"),
-        "region": _html("region"),
+    parts = {"summary": gr.HTML("<p>No picture yet.</p>", elem_id="summary")}
+    parts |= _reading_parts()
+    parts |= {
         "batch": _rows("batch", visible=False),
+        "region": _html("region"),
         "patch": _html("patch"),
         "review": gr.Markdown("", elem_id="reviewed"),
     }
@@ -186,6 +191,15 @@ def _results():
         parts["report"] = gr.DownloadButton("Report (HTML)", **_BUTTON)
         parts["predictions"] = gr.DownloadButton("Predictions (CSV)", **_BUTTON)
         parts["heat_map"] = gr.DownloadButton("Heat map (PNG)", **_BUTTON)
+    return parts
+
+
+def _reading_parts():
+    """Lay out what is shown while the regions of a batch are read."""
+    parts = {"timer": gr.Timer(_FOLLOW_SECONDS, active=False)}
+    with gr.Row(visible=False, elem_id="reading_row") as parts["reading_row"]:
+        parts["reading"] = gr.HTML("", elem_id="reading")
+        parts["stop"] = gr.Button("Stop reading", size="sm", min_width=120)
     return parts
 
 
@@ -267,14 +281,19 @@ def _connect(parts, handlers):
         button = f"example {name}"
         connect(parts[button].click, handlers.read_example, button, "setting", reads=True)
     connect(parts["region"].select, handlers.choose_place, "setting")
-    connect(parts["batch"].select, handlers.choose_patch, "setting")
+    connect(parts["batch"].select, handlers.choose_item, "setting")
     connect(parts["log"].select, handlers.open_again, "setting")
+    connect(parts["stop"].click, handlers.stop_reading, queue=False)
     # Not behind others' regions, or the page would show a setting that is not in use yet.
     connect(parts["setting"].input, handlers.change_setting, "setting", queue=False)
     words = ("shown", "reviewer", "unsure", "comment")
     options = {"queue": False, "trigger_mode": "once", "refused": handlers.unsaved}
     for name in ("accept", "disagree"):
         connect(parts[name].click, getattr(handlers, name), *words, **options)
+    parts["timer"].tick(
+        _answering(handlers.follow, named), None, outputs, queue=False, show_progress="hidden",
+        api_visibility="private",
+    )  # fmt: skip
     gr.on(
         [parts["files"].clear, parts["files"].delete],
         _answering(handlers.remove_files, named, handlers.refused),

@@ -39,11 +39,8 @@ def read(
         turns.Stopped: it is not wanted any more.
     """
     is_slide = slide_uploads.is_slide(path)
-    if not is_slide:
-        with image_files.opened(path, name) as file:
-            width, height = file.picture.size
-        if width * height <= _LARGE_PX:
-            return image_files.read(path, task, mpp, name)
+    if not (is_slide or _has_many_pixels(path, name)):
+        return image_files.read(path, task, mpp, name)
     request = {"file": str(path), "task": task.to_json(), "mpp": mpp, "name": name}
     request["is_slide"] = is_slide
     into = folder / secrets.token_hex(8)
@@ -60,6 +57,21 @@ def read(
         private_files.remove(into)
         raise
     return image_files.Picture(**answer | {"pixels": pixels, "doubts": tuple(answer["doubts"])})
+
+
+def is_large(path: Path, name: str) -> bool:
+    """Return whether a process of its own reads an upload: a slide, or above 4 megapixels.
+
+    Raises:
+        InputError: it is no picture.
+    """
+    return slide_uploads.is_slide(path) or _has_many_pixels(path, name)
+
+
+def _has_many_pixels(path, name):
+    with image_files.opened(path, name) as file:
+        width, height = file.picture.size
+    return width * height > _LARGE_PX
 
 
 def keep(pixels: np.ndarray, file: Path) -> None:

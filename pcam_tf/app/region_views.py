@@ -6,8 +6,8 @@ import numpy as np
 
 from pcam_tf.app import findings
 from pcam_tf.app.findings import Reader
+from pcam_tf.app.results import RegionResult
 from pcam_tf.app.viewed import Viewed
-from pcam_tf.app.visit import Visit
 from pcam_tf.app.visits import Visits
 from pcam_tf.errors import InputError
 from pcam_tf.slides import reader as slide_reader
@@ -25,17 +25,15 @@ class RegionViews:
 
     def find(self, key: str) -> Viewed | None:
         """Return a region as the viewer shows it; None if no visit has it any more."""
-        visit = self._visits.of_region(key)
+        region = self._visits.of_region(key)
         with self._lock:
-            for gone in self._open.keys() - self._visits.region_keys():
+            for gone in self._open.keys() - self._visits.shown_regions() - {key}:
                 self._open.pop(gone).slide.backend.close()
-            if visit and key not in self._open:
-                with visit.lock:
-                    found = viewed_region(self._reader, visit)
-                if found is None or found.key != key:
-                    return None
-                self._open[key] = found
-            return self._open.get(key)
+            if region is None:
+                return None
+            if key not in self._open:
+                self._open[key] = viewed_region(self._reader, region)
+            return self._open[key]
 
     def close(self) -> None:
         """Close all regions: the server ends."""
@@ -44,30 +42,33 @@ class RegionViews:
                 self._open.popitem()[1].slide.backend.close()
 
 
-def viewed_region(reader: Reader, visit: Visit) -> Viewed | None:
-    """Return a visit's region as the viewer shows it; None without one.
+def viewed_region(reader: Reader, region: RegionResult) -> Viewed:
+    """Return a region as the viewer shows it.
 
     Its pixels are those of the uploaded file where a slide's reader can read that, and otherwise
     those that the model was given.
+
+    Raises:
+        InputError: it was deleted meanwhile.
     """
-    region = visit.region
-    if region is None:
-        return None
-    slide = _upload(reader, visit, region) or _given(reader, region)
+    try:
+        slide = _upload(reader, region) or _given(reader, region)
+    except FileNotFoundError as error:
+        raise InputError("this region is not kept any more: give it again.") from error
     rows, columns = region.probabilities.shape[:2]
     grid = Grid(rows, columns, region.stride_px * reader.task.mpp, slide.mpp)
     return Viewed(
         region.key, region.name, slide, grid, region.probabilities, _raw(reader, region),
-        (region.notice,) if region.notice else (),
+        tuple(filter(None, (region.notice, *region.notes))),
     )  # fmt: skip
 
 
-def _upload(reader, visit, region):
-    """Return the file of a visit's region as a slide, if it is the same picture."""
-    if len(visit.uploads) != 1:
+def _upload(reader, region):
+    """Return the file of a region as a slide, if it is the same picture."""
+    if region.source is None:
         return None
     try:
-        slide = slide_reader.open_slide(visit.uploads[0], region.mpp)
+        slide = slide_reader.open_slide(region.source, region.mpp)
     except InputError:
         return None
     height, width = region.pixels().shape[:2]

@@ -14,6 +14,7 @@ import itertools
 import os
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import filelock
 import pandas as pd
@@ -22,9 +23,23 @@ from pcam_tf import evaluation, files, user_tables
 from pcam_tf.errors import InputError
 from pcam_tf.evaluation import agreement
 
-_FIRST = ("id", "label", "probability", "agrees", "threshold", "time", "model")  # earlier files
-COLUMNS = (*_FIRST, "setting", "call", "reviewer", "unsure", "comment")
+# The columns of earlier files, then those of today: where a place of a region or slide lies.
+_FIRST = ("id", "label", "probability", "agrees", "threshold", "time", "model")
+_SECOND = (*_FIRST, "setting", "call", "reviewer", "unsure", "comment")
+COLUMNS = (*_SECOND, "file", "file_sha256", "x_um", "y_um", "x_px", "y_px")
+_EARLIER = (_FIRST, _SECOND)
 _HEADER = ",".join(COLUMNS) + "\n"
+
+
+class Origin(NamedTuple):
+    """Of which file a place is, and where its centre lies in it."""
+
+    file: str  # its name
+    sha256: str
+    x_um: float
+    y_um: float
+    x_px: float  # of the picture as it was given, of a slide at level 0
+    y_px: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +59,7 @@ class Review:
     reviewer: str = ""  # a name or initials
     unsure: bool = False
     comment: str = ""
+    origin: Origin | None = None  # of a place of a region or slide
 
     @property
     def agrees(self) -> bool:
@@ -74,6 +90,10 @@ def append(path: str | Path, review: Review) -> None:
         "unsure": _yes(review.unsure),
         "comment": review.comment,
     }
+    if review.origin:
+        name, sha256, *place = review.origin
+        cells |= {"file": cell(name, 80), "file_sha256": sha256}
+        cells |= dict(zip(COLUMNS[-4:], (f"{each:.2f}" for each in place), strict=True))
     line = io.StringIO()
     csv.DictWriter(line, COLUMNS, lineterminator="\n").writerow(cells)
     _append(Path(path), line.getvalue())
@@ -139,10 +159,10 @@ def _check_header(line, path):
     """Refuse to add to another file, or to one that a spreadsheet program has written anew."""
     if line == _HEADER.encode():
         return
-    if line == (",".join(_FIRST) + "\n").encode():
+    if line in [(",".join(columns) + "\n").encode() for columns in _EARLIER]:
         raise InputError(
-            f"{path} is a file of reviews of an earlier version, without reviewers' names: it is "
-            "left as it is, and `evaluate --latest` reads it. Choose another file."
+            f"{path} is a file of reviews of an earlier version, with fewer columns: it is left as "
+            "it is, and `evaluate --latest` reads it. Choose another file."
         )
     traces = _traces(line)
     if not traces:
@@ -165,7 +185,7 @@ def _traces(line: bytes) -> list[str]:
     names = [cell.strip().lower() for cell in cells]
     while names and not names[-1]:
         names.pop()
-    columns = next((each for each in (COLUMNS, _FIRST) if sorted(each) == sorted(names)), None)
+    columns = next((each for each in (COLUMNS, *_EARLIER) if sorted(each) == sorted(names)), None)
     if columns is None:
         return []
     changes = {

@@ -10,28 +10,24 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from pcam_tf.app import findings, overlays, views, visit
+from pcam_tf.app import findings, overlays, results, views, visit_tables
 from pcam_tf.app.findings import Point, Reader
-from pcam_tf.app.visit import Visit
-
-_THUMBNAIL_PX = 88  # twice its side on the page, for dense screens
+from pcam_tf.app.results import PatchResult, RegionResult
+from pcam_tf.app.visit import Pending, Visit
 
 
 def batch(reader: Reader, state: Visit, point: Point) -> str:
-    """Return the patches of a visit as an HTML table; the row of the chosen one is marked."""
+    """Return the items of a visit's batch as an HTML table; the row of the open one is marked."""
     rows = [
-        _cells(reader, patch, point)
-        | {
-            "number": number,
-            "opens": True,
-            "is_open": number == state.chosen,
-            "thumbnail": _thumbnail(patch.patch),
-        }
-        for number, patch in enumerate(state.patches)
+        _cells(reader, item, point)
+        | {"number": number, "opens": not isinstance(item, Pending)}
+        | {"is_open": number == state.chosen, "thumbnail": _thumbnail(item)}
+        for number, item in enumerate(state.batch.items)
     ]
     of = f" of {reader.task.classes[1]}" if reader.task.is_binary else ""
-    columns = ["Patch", "Call", f"Probability{of}"]
-    return _rendered("Patches: choose one", columns, rows, name_at=0, call_at=1)
+    first = "Patch" if len(state.batch.patches) == len(rows) else "Picture"
+    columns = [first, "Call", f"Probability{of}"]
+    return _rendered(f"{first}: choose one", columns, rows, name_at=0, call_at=1)
 
 
 def history(state: Visit) -> str:
@@ -49,16 +45,25 @@ def history(state: Visit) -> str:
     return _rendered("What was read in this session", columns, rows, name_at=1, call_at=3)
 
 
-def _cells(reader, patch, point):
+def _cells(reader, item, point):
     """Return the texts of a row, by what to sort it where that is not the text, and its colour."""
-    if not patch.has_tissue:
-        return {"cells": [(patch.name, None), (findings.NO_TISSUE, None), ("", None)]}
-    share = patch.probabilities[visit.explained_class(reader, patch, point)]
-    call = int(findings.calls(patch.probabilities, point))
-    texts = (patch.name, None), (reader.task.classes[call], None)
+    colours = overlays.colours(reader.task)
+    if isinstance(item, RegionResult):
+        call = visit_tables.region_call(reader, item, point)
+        shares = findings.shares(item.probabilities, point.of_cells)
+        index = int(shares[1] > 0) if reader.task.is_binary else int(np.argmax(shares))
+        return {"cells": [(item.name, None), (call, None), ("", None)], "colour": colours[index]}
+    if not isinstance(item, PatchResult):
+        said = item.said if isinstance(item, Pending) else visit_tables.WHOLE_SLIDE
+        return {"cells": [(item.name, None), (said, None), ("", None)]}
+    if not item.has_tissue:
+        return {"cells": [(item.name, None), (findings.NO_TISSUE, None), ("", None)]}
+    share = item.probabilities[results.explained_class(reader, item, point)]
+    call = int(findings.calls(item.probabilities, point))
+    texts = (item.name, None), (reader.task.classes[call], None)
     return {
         "cells": [*texts, (findings.percent(share), f"{share:.9f}")],
-        "colour": overlays.colours(reader.task)[call],
+        "colour": colours[call],
     }
 
 
@@ -68,10 +73,14 @@ def _rendered(label, columns, rows, **places):
     return template.render(label=label, columns=columns, rows=rows, **places)
 
 
-def _thumbnail(patch: np.ndarray) -> str:
-    """Return a patch as a small data URL: a hundred of them are sent with one answer."""
-    picture = Image.fromarray(patch)
-    picture.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
+def _thumbnail(item) -> str | None:
+    """Return an item as a small data URL: a hundred of them are sent with one answer."""
+    if isinstance(item, RegionResult):
+        pixels = item.thumbnail
+    elif isinstance(item, PatchResult):
+        pixels = results.thumbnail(item.patch)
+    else:
+        return None
     content = io.BytesIO()
-    picture.save(content, "JPEG", quality=85)
+    Image.fromarray(pixels).save(content, "JPEG", quality=85)
     return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode('ascii')}"

@@ -15,6 +15,7 @@ import numpy as np
 
 from pcam_tf.app import findings
 from pcam_tf.app.findings import Reader
+from pcam_tf.app.jobs import Job
 from pcam_tf.app.viewed import Viewed
 from pcam_tf.data import image_scale
 from pcam_tf.errors import InputError
@@ -39,6 +40,7 @@ class SlideFolder:
         folder: of the slides.
         results: in it, a folder of results for each slide.
         is_closed: whether its slides are not wanted any more.
+        job: the last one that reads a slide of it, or None.
     """
 
     def __init__(self, folder: str | Path, model: Reader, digest: str, secret: str = ""):
@@ -56,11 +58,17 @@ class SlideFolder:
         self.folder = Path(folder)
         self.results = self.folder / RESULTS
         self.is_closed = False
+        self.job: Job | None = None
         self._model, self._digest, self._secret = model, digest, secret
         self._open: collections.OrderedDict[str, Viewed] = collections.OrderedDict()
         self._retired: collections.deque = collections.deque()  # since when, and the slide
         self._lock = threading.Lock()
         self.files()
+
+    @property
+    def is_being_read(self) -> bool:
+        """Whether a slide waits for its turn or is read."""
+        return self.job is not None and self.job.is_active
 
     def files(self) -> dict[str, Path]:
         """Return the slides' files by key, in the order of their names.
@@ -134,7 +142,8 @@ class SlideFolder:
             note = "There is a heat map of another model, file or scale: read the slide anew."
             return Viewed(key, path.name, slide, notes=(*slide.notes, note))
         raw = heat_map.probabilities
-        return Viewed(key, path.name, slide, heat_map.grid, self._calibrated(raw), raw, slide.notes)
+        heat = findings.calibrated_heat(self._model, raw)
+        return Viewed(key, path.name, slide, heat_map.grid, heat, raw, slide.notes)
 
     def _is_current(self, heat_map, path, slide):
         settings = heat_map.settings
@@ -143,13 +152,6 @@ class SlideFolder:
             and settings.get("slide", {}).get("bytes") == path.stat().st_size
             and np.isclose(heat_map.grid.level0_mpp, slide.mpp)
         )
-
-    def _calibrated(self, raw):
-        """Return calibrated probabilities, float32 (rows, columns, 2), NaN without tissue."""
-        found = np.full((*raw.shape, 2), np.nan, "float32")
-        tissue = np.isfinite(raw)
-        found[tissue] = findings.calibrated_cells(self._model, raw[tissue][:, None])
-        return found
 
     def lacks_scale(self, key: str) -> bool:
         """Return whether a slide is fine but for its scale, which nobody has stated."""

@@ -16,7 +16,7 @@ from pcam_tf.app.turns import Turns
 from pcam_tf.app.viewed import Viewed
 from pcam_tf.app.viewer import Viewer
 from pcam_tf.errors import InputError
-from pcam_tf.models import engines, model_files
+from pcam_tf.models import engines
 from pcam_tf.slides import field_predictors, slide_runs
 
 _THUMBNAIL_PX = 320
@@ -149,6 +149,7 @@ class SlidePages:
         """Begin to read a slide."""
         folder, found = self._folder_of(key), self.viewer.viewed(key)
         job = self.jobs.start(key, lambda job: self._read(folder, key, found.slide.path, job))
+        folder.job = job
         return JSONResponse(job.as_json())
 
     def _read(self, folder, key, path, job: Job):
@@ -174,10 +175,9 @@ class SlidePages:
     def _predictor(self, job):
         """Return what predicts fields in turns, and the name of its engine, as `slide` does."""
         model, model_turns = self.viewer.reader, self.jobs.turns
-        if model.file and model_files.is_for_fields(model.file):
-            predictor = field_predictors.one_pass(model.file)
-            predict = in_turns(predictor.predict, model_turns, job.stop)
-            return dataclasses.replace(predictor, predict=predict), "litert"
+        if model.fields:
+            predict = in_turns(model.fields.predict, model_turns, job.stop)
+            return dataclasses.replace(model.fields, predict=predict), "litert"
         engine = EngineInTurns(model.engine, model_turns, job.stop)
         return field_predictors.patch_by_patch(engine), engines.name_of(model.engine)
 

@@ -29,6 +29,10 @@ class Stopped(Exception):
     """Raised in work that nobody waits for any more."""
 
 
+class LineFull(InputError):
+    """Raised when too many large works are in line."""
+
+
 class Turns:
     """The turns at one model, for any number of threads."""
 
@@ -98,13 +102,13 @@ class Turns:
             waiting: called with the number of large works that come first.
 
         Raises:
-            InputError: too many are in line.
+            LineFull: too many are in line.
             Stopped: `stop` was set.
         """
         mine = object()
         with self._changed:
             if len(self._line) > MOST_WAITING:
-                raise InputError("too many regions are waiting: try again in some minutes.")
+                raise LineFull("too many regions are waiting: try again in some minutes.")
             self._line.append(mine)
         try:
             before = None

@@ -1,27 +1,22 @@
-"""What the page says of a visit: texts, HTML, the JSON answer, and the files to download."""
+"""What the page says of a visit: texts, HTML, and the JSON answer."""
 
-import datetime
 import html
 import importlib.resources
 import re
-from pathlib import Path
 
-import jinja2
 import numpy as np
-from PIL import Image
 
-from pcam_tf import prediction
-from pcam_tf.app import findings, overlays, visit, visit_tables
+from pcam_tf.app import findings, overlays
 from pcam_tf.app.findings import Point, Reader
+from pcam_tf.app.judgements import Answer
+from pcam_tf.app.results import PatchResult, RegionResult
 from pcam_tf.app.reviews import Review
-from pcam_tf.app.visit import Answer, OwnSlide, PatchResult, RegionResult, Visit
-from pcam_tf.files import written_whole
+from pcam_tf.app.visit import OwnSlide, Pending, Visit
 from pcam_tf.task import PCAM, Task
 
 RESEARCH_ONLY = "Research use only. Not for diagnosis."
 NOTHING_STAINED = "Nothing in this patch is stained, so there is no prediction."
 _NEUTRAL = "#767676"  # the colour where nothing is called
-_REPORT_PX = 1000  # largest side of the heat map in a report
 
 
 def static_text(name: str) -> str:
@@ -68,6 +63,8 @@ def slide_summary(name: str) -> str:
 def summary(reader: Reader, state: Visit, point: Point) -> str:
     """Return the result of a visit as HTML."""
     lines, patch = [], state.chosen_patch
+    if state.slide:
+        return slide_summary(state.slide.name)
     if state.region:
         region, mpp = state.region, reader.task.mpp
         places = int(np.isfinite(region.probabilities).all(axis=-1).sum())
@@ -76,12 +73,12 @@ def summary(reader: Reader, state: Visit, point: Point) -> str:
         rule = findings.rule(reader, point.of_cells)
         lines += [
             _headline(_colour(reader, shares), sentence),
-            f"<p>{places:,} places, one every {region.stride_px * mpp:.0f} µm; "
-            f"{html.escape(rule)}.</p>",
+            f"<p>{html.escape(region.name)}: {places:,} places, one every "
+            f"{region.stride_px * mpp:.0f} µm; {html.escape(rule)}.</p>",
         ]
     elif patch:
         lines += _patch_lines(reader, patch, point)
-    elif len(state.patches) > 1:
+    else:
         lines.append(_several(reader, state, point))
         lines.append("<p>Choose one to see it closely.</p>")
     lines += [f"<p>Setting: {html.escape(state.setting)}.</p>"] if state.setting else []
@@ -109,8 +106,11 @@ def _bold_first_percent(text):
 
 
 def _several(reader, state, point):
-    stained = [patch.probabilities for patch in state.patches if patch.has_tissue]
-    empty, colour, parts = len(state.patches) - len(stained), _NEUTRAL, []
+    patches, others = state.batch.patches, _counts_of_others(state.batch)
+    if not patches:
+        return _headline(_NEUTRAL, others)
+    stained = [patch.probabilities for patch in patches if patch.has_tissue]
+    empty, colour, parts = len(patches) - len(stained), _NEUTRAL, []
     if stained:
         called = findings.calls(np.stack(stained), point)
         counts = np.bincount(called, minlength=len(reader.task.classes))
@@ -118,7 +118,24 @@ def _several(reader, state, point):
         parts = [f"{counts[k]} called {reader.task.classes[k]}" for k in stated]
         colour = _colour(reader, counts)
     parts += [f"{empty} without tissue"] if empty else []
-    return _headline(colour, f"{len(state.patches)} patches: {', '.join(parts)}")
+    number = f"{len(patches)} patch{'es' if len(patches) > 1 else ''}"
+    line = _headline(colour, f"{number}: {', '.join(parts)}")
+    return f"{line}<p>{others}</p>" if others else line
+
+
+def _counts_of_others(batch):
+    """Return how many regions, slides and pictures that are not read there are."""
+    pending = [item for item in batch.items if isinstance(item, Pending)]
+    waiting = sum(item.is_waiting for item in pending)
+    counts = {
+        "region": len(batch.regions),
+        "whole slide": sum(isinstance(item, OwnSlide) for item in batch.items),
+        "unread picture": waiting,
+        "picture left out": len(pending) - waiting,
+    }
+    return ", ".join(
+        f"{count} {name if count == 1 else name + 's'}" for name, count in counts.items() if count
+    )
 
 
 def _colour(reader, counts):
@@ -136,7 +153,8 @@ def notices(state: Visit) -> list[str]:
     # The viewer says of a region's place what there is to say of it.
     shown = state.region or state.chosen_patch
     lines = [shown.notice] if shown else []
-    return [line for line in [*lines, *state.notes] if line]
+    lines += state.region.notes if state.region else []
+    return [line for line in [*lines, *state.batch.notes] if line]
 
 
 def refusal(reason: str) -> str:
@@ -168,14 +186,15 @@ def as_json(reader: Reader, state: Visit, point: Point) -> dict:
 
     The `call` of a patch without tissue is "no tissue", and its probability null.
     """
-    common = {"threshold": point.threshold, "notes": state.notes, "model": reader.name}
+    common = {"threshold": point.threshold, "notes": state.batch.notes, "model": reader.name}
     if state.region:
         point = point.of_cells
         common["threshold"] = point.threshold
+        common["notes"] = [*state.region.notes, *state.batch.notes]
         content = {"kind": "region", **_region_json(reader, state.region, point)}
         notice = state.region.notice
     else:
-        patch = state.patches[0]
+        patch = state.chosen_patch
         content, notice = {"kind": "patch", **_patch_json(reader, patch, point)}, patch.notice
     return common | content | {"unlike_training": notice, "research_use_only": RESEARCH_ONLY}
 
@@ -205,114 +224,3 @@ def _region_json(reader, region, point):
         **steps,
         "heat_maps": dict(zip(classes, maps, strict=True)),
     }
-
-
-def write_files(reader: Reader, state: Visit, point: Point, setting: str) -> dict[str, Path]:
-    """Write a visit's files into the visitor's folder.
-
-    Args:
-        reader: the model.
-        state: the visit.
-        point: at which classes are called.
-        setting: its name.
-
-    Returns:
-        The files of `predictions`, `report` and `log`, and for a region of `heat_map`.
-
-    Raises:
-        InputError: the folder cannot be written to.
-    """
-    names = {"predictions": "predictions.csv", "report": "report.html", "log": "session.csv"}
-    if state.region:
-        names["heat_map"] = "heat_map.png"
-    files = {key: state.folder / name for key, name in names.items()}
-    prediction.write(visit_tables.predictions_table(reader, state), files["predictions"])
-    prediction.write(visit_tables.log_table(state), files["log"])
-    pictures = []
-    if state.region:
-        picture = _heat_map(reader, state.region, point)
-        with written_whole(files["heat_map"]) as temporary:
-            picture.save(temporary, compress_level=1)
-        picture.thumbnail((_REPORT_PX, _REPORT_PX))
-        pictures.append(("Heat map", picture))
-    pictures += _patch_pictures(reader, state, point)
-    text = report(_rows(reader, state, point, setting), pictures, notices(state))
-    with written_whole(files["report"]) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return files
-
-
-def _heat_map(reader, region, point):
-    overlay = overlays.region_overlay(reader, region, point)
-    return overlays.over_region(region.pixels(), overlay, region.stride_px)
-
-
-def _patch_pictures(reader, state, point):
-    patch, task = state.chosen_patch, reader.task
-    if patch is None:
-        return []
-    overlay = overlays.patch_overlay(reader, patch, point)
-    if not visit.is_explained(reader, patch):
-        return [("The patch", overlays.over_patch(patch.patch, overlay, task, 0))]
-    explained = task.classes[visit.explained_class(reader, patch, point)]
-    about = "; the prediction is about its centre square" if task.centre_px else ""
-    return [
-        (f"The patch{about}", overlays.over_patch(patch.patch, overlay, task, 0)),
-        (
-            f"Explanation: orange supports {explained}, blue opposes it",
-            overlays.over_patch(patch.patch, overlay, task),
-        ),
-    ]
-
-
-def _rows(reader, state, point, setting):
-    rows, point = [], point.of_cells if state.region else point
-    rule = findings.rule(reader, point)
-    if state.region:
-        shares = findings.shares_sentence(reader, state.region.probabilities, point)
-        rows += [("Region", f"{state.region.name}. {shares}.")]
-    patches = state.patches if state.chosen is None else [state.chosen_patch]
-    for patch in patches:
-        if not patch.has_tissue:
-            rows.append((patch.name, f"No tissue. {NOTHING_STAINED}"))
-            continue
-        call = f"Called {findings.call(reader, patch.probabilities, point)}."
-        probability = findings.probability_sentence(reader, patch.probabilities)
-        said = review_sentence(reader, patch.review) if patch.review else ""
-        parts = (call, probability, said)
-        rows.append((patch.name, " ".join(filter(None, parts))))
-    return [
-        *rows,
-        ("Setting", f"{setting}: {rule}"),
-        ("Error rates", point.meaning),
-        ("Model", reader.name),
-        ("Date", now()),
-    ]
-
-
-def now() -> str:
-    """Return date and time, with the zone."""
-    return datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-
-
-def report(
-    rows: list[tuple[str, str]], pictures: list[tuple[str, Image.Image]], notices: list[str]
-) -> str:
-    """Return a result as HTML that needs no other file, for the screen or for paper.
-
-    Args:
-        rows: a name and a value each.
-        pictures: a caption and a picture each.
-        notices: warnings.
-    """
-    # Every value is escaped: the name of a picture is the user's.
-    template = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True
-    ).from_string(static_text("report.html"))
-    return template.render(
-        title="The model's prediction",
-        rows=rows,
-        pictures=[(caption, overlays.data_url(picture)) for caption, picture in pictures],
-        notices=notices,
-        research_only=RESEARCH_ONLY,
-    )

@@ -9,8 +9,8 @@ import hashlib
 import threading
 import time
 
-from pcam_tf.app import private_files
 from pcam_tf.app.private_files import PrivateFiles
+from pcam_tf.app.results import RegionResult
 from pcam_tf.app.slide_folder import SlideFolder
 from pcam_tf.app.visit import Visit
 from pcam_tf.errors import InputError
@@ -64,52 +64,48 @@ class Visits:
                 )
         raise InputError("give a picture first.")
 
-    def of_region(self, key: str) -> Visit | None:
-        """Return the visit whose region has a key; to look at a region is to use its visit."""
-        with self._lock:
-            for visit in self._visits.values():
-                if visit.region and visit.region.key == key:
-                    visit.used_at = time.monotonic()
-                    return visit
-        return None
+    def of_region(self, key: str) -> RegionResult | None:
+        """Return a visit's region by its key; to look at it is to use the visit."""
+        return self._kept("regions", key)
 
     def of_slide(self, key: str) -> SlideFolder | None:
         """Return the folder of a visit's slide; to look at it is to use the visit."""
+        found = self._kept("slides", key)
+        return found and found.folder
+
+    def _kept(self, kind, key):
         with self._lock:
             for visit in self._visits.values():
-                if visit.slide and visit.slide.key == key:
+                if key in getattr(visit, kind):
                     visit.used_at = time.monotonic()
-                    return visit.slide.folder
+                    return getattr(visit, kind)[key]
         return None
 
-    def region_keys(self) -> set[str]:
-        """Return the keys of all regions that there are."""
+    def shown_regions(self) -> set[str]:
+        """Return the keys of all regions that are shown."""
         with self._lock:
-            return {visit.region.key for visit in self._visits.values() if visit.region}
+            regions = [visit.region for visit in self._visits.values()]
+        return {region.key for region in regions if region}
 
     def end(self, session: str) -> None:
         """Stop the work of a visit and delete its files."""
         with self._lock:
             visit = self._visits.pop(_folder_name(session), None)
         if visit:
-            _close(visit)
+            visit.close()
 
     def sweep(self) -> None:
-        """End the visits that were not used for an hour."""
+        """End the visits that were not used for an hour, and for which nothing is being read."""
         oldest = time.monotonic() - KEPT_SECONDS
         with self._lock:
+            for visit in self._visits.values():
+                if visit.is_at_work:
+                    visit.used_at = time.monotonic()
             idle = [name for name, visit in self._visits.items() if visit.used_at < oldest]
             old = [self._visits.pop(name) for name in idle]
             self._expired.extend(idle)
         for visit in old:
-            _close(visit)
-
-
-def _close(visit):
-    visit.stop.set()
-    with visit.lock:
-        visit.close_slide()
-        private_files.remove(visit.folder)
+            visit.close()
 
 
 def _folder_name(session):

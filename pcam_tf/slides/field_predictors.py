@@ -64,10 +64,20 @@ def load(
     Raises:
         InputError: as `engines.load` and `patch_by_patch` do.
     """
-    if exact or engine == "tensorflow" or not model_files.is_for_fields(model):
+    if exact or not is_in_one_pass(model, engine):
         loaded = engines.load(model, engine)
         return patch_by_patch(loaded, step_px), engines.name_of(loaded)
     return one_pass(model, step_px), "litert"
+
+
+def is_in_one_pass(model: str | Path, engine: str | None = None) -> bool:
+    """Return whether fields are predicted in one pass: by models trained for it, in LiteRT.
+
+    Args:
+        model: a `.keras` file or the folder of a run.
+        engine: as in `load`.
+    """
+    return engine != "tensorflow" and model_files.is_for_fields(model)
 
 
 def patch_by_patch(engine: Engine, step_px: int | None = None) -> FieldPredictor:

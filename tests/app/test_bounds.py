@@ -10,15 +10,25 @@ import sys
 import threading
 import time
 
-import gradio as gr
 import httpx
 import numpy as np
 import pytest
 from own_loop import in_own_loop
 from PIL import Image
+from visitors import clicked, tab, uploaded
 
 from pcam_tf import __main__, synthetic
-from pcam_tf.app import findings, page, picture_worker, private_files, reading, serve, turns, visits
+from pcam_tf.app import (
+    findings,
+    page,
+    picture_worker,
+    private_files,
+    reading,
+    serve,
+    turns,
+    visit,
+    visits,
+)
 from pcam_tf.app.handlers import Handlers
 from pcam_tf.app.turns import Turns, Work
 from pcam_tf.data import image_files
@@ -65,25 +75,12 @@ def region(patch):
     return np.tile(patch, (20, 20, 1))
 
 
-def tab(name="a tab"):
-    return gr.Request(session_hash=name)
-
-
-def uploaded(handlers, pixels, name="one.png"):
-    file = handlers.files.new_upload() / name
-    # A patch need not state its scale.
-    scale = {"dpi": (25_400 / PCAM.mpp,) * 2} if len(pixels) > PCAM.side_px else {}
-    Image.fromarray(pixels).save(file, **scale)
-    return str(file)
-
-
 def test_programs_do_not_end_visits(handlers, patch, region):
     handlers.read_files([uploaded(handlers, region)], "Balanced", tab())
     picture = uploaded(handlers, patch)
     for number in range(visits.MOST + 30):
         handlers.predict(picture, 0.972, "Balanced", tab(f"program {number}"))
-    event = gr.EventData(None, {"row": 1, "column": 1})
-    assert handlers.choose_place("Balanced", tab(), event)["shown"]
+    assert handlers.choose_place("Balanced", tab(), clicked(row=1, column=1))["shown"]
     assert not handlers.calls.get("program 1")
 
 
@@ -231,9 +228,8 @@ def test_an_idle_visit_expires_and_says_so(handlers, region, monkeypatch):
     monkeypatch.setattr(visits, "KEPT_SECONDS", -1)
     handlers.sweep()
     assert not any(handlers.files.visits.iterdir())
-    event = gr.EventData(None, {"row": 1, "column": 1})
     for act in (
-        lambda: handlers.choose_place("Balanced", tab(), event),
+        lambda: handlers.choose_place("Balanced", tab(), clicked(row=1, column=1)),
         lambda: handlers.read_again("0.972", "Balanced", tab()),
     ):
         with pytest.raises(InputError, match="has expired"):
@@ -249,11 +245,24 @@ def test_uploads_are_deleted_by_age(handlers, patch, monkeypatch):
     assert not any(handlers.files.uploads.iterdir())
 
 
-def test_a_region_leaves_one_file_and_the_next_none_of_it(handlers, patch, region):
-    handlers.read_files([uploaded(handlers, region)], "Balanced", tab())
-    assert len(list(handlers.files.visits.rglob("*.npy"))) == 1
-    handlers.read_files([uploaded(handlers, patch)], "Balanced", tab())
-    assert not list(handlers.files.visits.rglob("*.npy"))
+def test_the_regions_that_a_visit_keeps_are_bounded(handlers, patch, region, monkeypatch):
+    """The history's rows open those of before as long as there is room for them."""
+
+    def kept():
+        uploads = {each.stem for each in handlers.files.visits.rglob("uploads/*/*/*.png")}
+        return uploads, len(list(handlers.files.visits.rglob("*.npy")))
+
+    small = region[: len(region) // 4]
+    for name in "012":
+        handlers.read_files([uploaded(handlers, small, f"{name}.png")], "Balanced", tab())
+    assert kept() == (set("012"), 3)
+    monkeypatch.setattr(visit, "KEPT_REGION_BYTES", 2 * small.nbytes)
+    handlers.read_files([uploaded(handlers, small, "3.png")], "Balanced", tab())
+    assert kept() == (set("23"), 2)
+    handlers.read_files([uploaded(handlers, patch, "4.png")], "Balanced", tab())
+    assert kept() == (set("34"), 1)
+    handlers.leave(tab())
+    assert kept() == (set(), 0)
 
 
 def test_the_folder_is_private_and_that_of_a_killed_process_is_removed(tmp_path):

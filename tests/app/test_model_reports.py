@@ -10,7 +10,16 @@ import pytest
 import tiny_training
 
 from pcam_tf import evaluation, prediction, slides
-from pcam_tf.app import findings, views, visit, visit_tables
+from pcam_tf.app import (
+    batches,
+    findings,
+    judgements,
+    places,
+    views,
+    visit,
+    visit_files,
+    visit_tables,
+)
 from pcam_tf.data import image_files
 from pcam_tf.errors import InputError
 from pcam_tf.evaluation import calibration, reports
@@ -136,9 +145,8 @@ def test_cells_have_their_own_threshold_and_temperature(tmp_path, monkeypatch):
     reader = findings.Reader(None, Constant(), PCAM, "a model", 1.0, points, cell_temperature=0.9)
     region = np.random.default_rng(0).integers(0, 255, (128, 160, 3), dtype="uint8")
     state = visit.Visit(tmp_path)
-    visit.read_pictures(
-        reader, state, [("one.png", image_files.at_scale(region, PCAM.mpp))], several=False
-    )
+    picture = image_files.at_scale(region, PCAM.mpp)
+    batches.read_pictures(reader, state, [("one.png", picture)])
     table = pd.DataFrame({"probability": [0.45]})
     expected = calibration.apply_temperature(table, 0.9)["probability"][0]
     found = state.region.probabilities[..., 1]
@@ -149,13 +157,13 @@ def test_cells_have_their_own_threshold_and_temperature(tmp_path, monkeypatch):
     assert "from 40 % on" in views.summary(reader, state, point)
     answer = views.as_json(reader, state, point)
     assert answer["tumour_share"] == 1 and answer["threshold"] == 0.4
-    visit_tables.add_to_log(reader, state, point, "Balanced")
+    visit_tables.add_to_log(reader, state, state.batch, [0], point, "Balanced")
     assert visit_tables.log_table(state).iloc[0]["call"] == "100 % of tissue tumour"
     # A place is called as on the heat map.
-    visit.read_place(reader, state, 0, 0)
+    state.place = places.place_of_region(reader, state.region, 0, 0)
     assert state.chosen_patch.probabilities[1] == pytest.approx(expected)
-    assert visit.answer(state, point.of_cells).call == 1
-    report = views.write_files(reader, state, point, "Balanced")["report"].read_text("utf-8")
+    assert judgements.answer(state, point.of_cells).call == 1
+    report = visit_files.write(reader, state, point, "Balanced")["report"].read_text("utf-8")
     assert "from 40 % on" in report and "Called tumour" in report and "50 % on" not in report
 
 

@@ -3,14 +3,13 @@
 import html
 from pathlib import Path
 
-import gradio as gr
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from visitors import clicked, tab, uploaded
 
 from pcam_tf import synthetic
-from pcam_tf.app import findings, private_files
+from pcam_tf.app import findings, private_files, visit
 from pcam_tf.app.handlers import Handlers
 from pcam_tf.errors import InputError
 from pcam_tf.task import PCAM
@@ -43,18 +42,6 @@ def handlers(tmp_path):
 def patches():
     """Return two synthetic patches."""
     return synthetic.draw_patches(2, split="test").image
-
-
-def tab(name="a tab"):
-    return gr.Request(session_hash=name)
-
-
-def uploaded(handlers, pixels, name="one.png"):
-    file = handlers.files.new_upload() / name
-    # A patch need not state its scale.
-    scale = {"dpi": (25_400 / PCAM.mpp,) * 2} if len(pixels) > PCAM.side_px else {}
-    Image.fromarray(pixels).save(file, **scale)
-    return str(file)
 
 
 def judge(handlers, values, request=None, agrees=False, reviewer="", unsure=False, comment=""):
@@ -97,40 +84,47 @@ def test_a_disagreement_keeps_its_sense_at_another_setting(handlers, patches):
     assert html.escape(text, quote=True).replace("&quot;", "&#34;") in back["log"]
 
 
-def test_a_row_of_the_history_opens_again_with_its_answer(handlers, patches):
+def test_a_row_of_the_history_opens_again_with_its_answer(handlers, patches, monkeypatch):
     """A batch is read, then a region and two places of it; then rows are opened."""
     files = [uploaded(handlers, pixels, f"{k}.png") for k, pixels in enumerate(patches)]
     handlers.read_files(files, "Misses few tumours", tab())
     region = uploaded(handlers, np.tile(patches[0], (3, 3, 1)), "region.png")
     handlers.read_files([region], "Balanced", tab())
     for cell in ((1, 1), (2, 3)):
-        event = gr.EventData(None, dict(zip(("row", "column"), cell, strict=True)))
-        handlers.choose_place("Balanced", tab(), event)
+        handlers.choose_place("Balanced", tab(), clicked(row=cell[0], column=cell[1]))
     state = handlers.visits.find(tab().session_hash)
     assert [row["number"] for row in state.log] == [0, 1, 2, 3, 4]
 
     def opened(number):
-        return handlers.open_again("Balanced", tab(), gr.EventData(None, {"number": number}))
+        return handlers.open_again("Balanced", tab(), clicked(number=number))
 
     # A place of the region that is still there: the viewer is told to go there.
     values = opened(3)
     assert values["region"]["value"]["go"] == (1, 1) and "files" not in values
     assert state.region and state.chosen_patch.cell == (1, 1) and values["shown"]
-    event = gr.EventData(None, {"row": 1, "column": 1})
-    handlers.choose_place("Balanced", tab(), event)
+    handlers.choose_place("Balanced", tab(), clicked(row=1, column=1))
     assert len(state.log) == 5  # that it follows is no further look
 
     # A patch of the batch: all of it, at the setting of its answer, and no other file beside it.
     values = opened(1)
-    assert state.region is None and len(state.patches) == 2 and state.uploads == []
+    assert state.region is None and len(state.batch.patches) == 2 and state.uploads == []
     assert values["files"] is None and values["setting"] == "Misses few tumours"
     assert "Called tumour" in values["summary"] and "1.png" in values["summary"]
     assert 'data-number="1" aria-current="true"' in values["batch"]["value"]
     judge(handlers, values)
-    assert saved(handlers)["id"].iloc[-1] == state.patches[1].patch_id
+    assert saved(handlers)["id"].iloc[-1] == state.batch.patches[1].patch_id
 
-    # The region is gone. A place of it opens alone, and a row of the region says that it cannot.
-    assert opened(4)["patch"]["visible"] and state.chosen_patch.cell == (2, 3)
+    # The region of before, and a place of it.
+    assert opened(2)["region"]["visible"] and "go" not in opened(2)["region"]["value"]
+    assert opened(4)["region"]["value"]["go"] == (2, 3) and state.chosen_patch.cell == (2, 3)
+
+    # There is no more room for it: a place of it opens alone, and the region cannot be opened.
+    monkeypatch.setattr(visit, "KEPT_REGION_BYTES", 0)
+    handlers.read_files([region], "Balanced", tab())
+    assert len(list(state.folder.rglob("*.npy"))) == 1
+    values = opened(4)
+    assert values["patch"]["visible"] and not values["region"]["visible"]
+    assert state.chosen_patch.cell == (2, 3) and values["shown"]
     with pytest.raises(InputError, match="not kept any more"):
         opened(2)
 
@@ -188,8 +182,7 @@ def test_a_place_without_tissue_leaves_no_answer_of_another_place(handlers, patc
     handlers.read_files([uploaded(handlers, region)], "Balanced", tab())
 
     def choose(row, column):
-        event = gr.EventData(None, {"row": row, "column": column})
-        return handlers.choose_place("Balanced", tab(), event)
+        return handlers.choose_place("Balanced", tab(), clicked(row=row, column=column))
 
     shown = choose(1, 1)
     assert shown["shown"]
@@ -221,10 +214,9 @@ def test_two_tabs_do_not_see_each_other(handlers, patches):
 
 
 def test_a_larger_picture_without_a_scale_is_asked_for_it_before_an_answer(handlers, patches):
-    file = handlers.files.new_upload() / "one.png"
-    Image.fromarray(np.tile(patches[0], (4, 4, 1))).save(file)
+    file = uploaded(handlers, np.tile(patches[0], (4, 4, 1)), mpp=None)
     with pytest.raises(InputError, match="does not state its scale: choose"):
-        handlers.read_files([str(file)], "Balanced", tab())
+        handlers.read_files([file], "Balanced", tab())
     assert not handlers.visits.find(tab().session_hash).region
     values = handlers.read_at_power("20×", "Balanced", tab())
     assert values["mpp"] == 0.5 and values["power"] is None

@@ -1,16 +1,19 @@
+import hashlib
 import re
 import threading
 import time
 
 import fastapi
-import gradio as gr
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from small_slide import MODEL, PLAN
+from visitors import clicked, tab, uploaded
 
-from pcam_tf.app import private_files, region_views, slide_pages
+from pcam_tf import synthetic
+from pcam_tf.app import jobs, private_files, region_views, reviews, slide_pages
 from pcam_tf.app.handlers import Handlers
+from pcam_tf.app.visit import MOST_SLIDES
 from pcam_tf.errors import InputError
 from pcam_tf.slides import reader as slide_reader
 from pcam_tf.synthetic import slide_files
@@ -47,7 +50,7 @@ def handlers(tmp_path):
     engine = Engine()
     reader = MODEL._replace(engine=engine, sha256="digest", method=None)
     files = private_files.PrivateFiles(tmp_path / "private")
-    yield Handlers(reader, files, None)
+    yield Handlers(reader, files, tmp_path / "reviews.csv")
     engine.may_go.set()
     files.close()
 
@@ -63,10 +66,6 @@ def app(handlers):
         app.include_router(router)
     yield app
     stop()
-
-
-def tab(name="a tab"):
-    return gr.Request(session_hash=name)
 
 
 def give(handlers, *contents, name="one.svs"):
@@ -97,7 +96,7 @@ def test_a_slide_no_larger_than_a_region_is_read_as_one_at_its_scale(handlers, s
     state = handlers.visits.find("a tab")
     assert values["mpp"] == pytest.approx(MPP, rel=1e-3)
     assert state.slide is None and state.region.pixels().shape == (640, 640, 3)
-    shown = region_views.viewed_region(handlers.reader, state)
+    shown = region_views.viewed_region(handlers.reader, state.region)
     assert shown.slide.backend.format == "aperio" and shown.slide.size == (1280, 1280)
     with slide_reader.opened(svs) as slide:
         expected = slide.window(0, 0, 640, 640, PCAM.mpp)
@@ -195,9 +194,96 @@ def test_the_reading_of_a_slide_ends(handlers, app, svs, end):
 
 
 @pytest.mark.usefixtures("small_regions")
-def test_of_several_files_a_large_slide_is_left_out(handlers, svs):
-    with pytest.raises(InputError, match="as a single file"):
-        give(handlers, svs.read_bytes(), svs.read_bytes())
+def test_of_several_files_each_large_slide_opens_from_its_row(handlers, app, svs):
+    give(handlers, svs.read_bytes(), svs.read_bytes())
+    state, client = read_all(handlers), TestClient(app)
+    assert [item.name for item in state.batch.items] == ["one.svs", "1one.svs"]
+    for number in (1, 0):
+        key = key_in(handlers.choose_item("Balanced", tab(), clicked(number=number)))
+        assert client.get(f"/viewer/{key}/slides.json").json() == {key: {"state": "unread"}}
+    assert [row["call"] for row in state.log] == ["whole slide"] * 2
+
+
+def read_all(handlers):
+    """Return the visit once all that was given at once is read."""
+    state = handlers.visits.find("a tab")
+    while state.reading:
+        time.sleep(0.01)
+    return state
+
+
+@pytest.mark.usefixtures("small_regions")
+def test_a_slide_that_is_read_goes_on_when_another_row_is_opened(handlers, app, svs):
+    """A patch is read, then a slide; while its job runs, the patch's row is opened."""
+    patch = uploaded(handlers, synthetic.draw_patches(1, split="test").image[0])
+    handlers.read_files([patch], "Balanced", tab())
+    key, client = key_in(give(handlers, svs.read_bytes())), TestClient(app)
+    handlers.reader.engine.may_go.clear()
+    client.post(f"/viewer/{key}/read")
+    wait_for(client, key, "running")
+    values = handlers.open_again("Balanced", tab(), clicked(number=0))
+    assert "one.png" in values["summary"] and not values["region"]["visible"]
+    # Nor does it expire, or make room, while it is read.
+    state = handlers.visits.find("a tab")
+    state.used_at = -1e6
+    handlers.sweep()
+    for _ in range(MOST_SLIDES):
+        give(handlers, svs.read_bytes())
+    assert len(state.slides) == MOST_SLIDES and key in state.slides
+    handlers.reader.engine.may_go.set()
+    wait_for(client, key, "done")
+    values = handlers.open_again("Balanced", tab(), clicked(number=1))
+    assert key_in(values) == key and "A whole slide: one.svs" in values["summary"]
+    assert client.get(f"/viewer/{key}/cells.csv").text.count("\n") > 100
+    # Taken away, its row says so.
+    handlers.remove_files(tab())
+    with pytest.raises(InputError, match=r"one\.svs is not kept any more"):
+        handlers.open_again("Balanced", tab(), clicked(number=1))
+
+
+@pytest.mark.usefixtures("small_regions")
+def test_no_further_slide_is_taken_while_all_are_read(handlers, svs):
+    give(handlers, svs.read_bytes())
+    state = handlers.visits.find("a tab")
+    for slide in state.slides.values():
+        slide.folder.job = jobs.Job()
+    state.slides |= {number: state.slide for number in range(MOST_SLIDES - 1)}
+    with pytest.raises(InputError, match="4 slides of yours are being read"):
+        give(handlers, svs.read_bytes())
+
+
+@pytest.mark.usefixtures("small_regions")
+def test_a_place_of_a_slide_is_reviewed_with_all_that_names_it(handlers, app, svs):
+    key, client = key_in(give(handlers, svs.read_bytes())), TestClient(app)
+    row = column = 10
+    place = clicked(row=row, column=column)
+    assert "has not been read" in handlers.choose_place("Balanced", tab(), place)["summary"]
+    client.post(f"/viewer/{key}/read")
+    wait_for(client, key, "done")
+    values = handlers.choose_place("Few false alarms", tab(), place)
+    heat = handlers.visits.of_slide(key).find(key).probabilities[row, column, 1]
+    called = "tumour" if heat >= 0.5 else "normal"
+    assert f'The model calls the centre square {called} (setting "Balanced")' in values["review"]
+    handlers.disagree(values["shown"], "A. B.", False, "", tab())
+    found = reviews.read(handlers.reviews_file).iloc[0]
+    assert found["file"] == "one.svs" and found["file_sha256"] == digest(svs)
+    centre_um = 10.5 * PCAM.centre_px * PCAM.mpp
+    assert [float(found[name]) for name in ("x_um", "y_um")] == pytest.approx([centre_um] * 2, 1e-3)
+    centre_px = centre_um / MPP
+    assert [float(found[name]) for name in ("x_px", "y_px")] == pytest.approx([centre_px] * 2, 1e-3)
+    assert found["probability"] == pytest.approx(heat, abs=1e-6) and found["threshold"] == 0.5
+    assert (found["setting"], found["call"]) == ("Balanced", str(int(heat >= 0.5)))
+    assert found["label"] == 1 - int(heat >= 0.5)
+    assert found["id"].startswith("one.svs, x 327 µm, y 327 µm ")
+    # The place's row opens the slide, and the viewer goes there.
+    number = handlers.visits.find("a tab").log[-1]["number"]
+    handlers.choose_place("Balanced", tab(), clicked(row=11, column=10))
+    again = handlers.open_again("Balanced", tab(), clicked(number=number))
+    assert again["region"]["value"]["go"] == (row, column) and "disagrees" in again["review"]
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @pytest.mark.usefixtures("small_regions")

@@ -10,7 +10,19 @@ import pytest
 import tiny_training
 import toy_task
 
-from pcam_tf.app import findings, overlays, page, views, visit, visit_tables
+from pcam_tf.app import (
+    batches,
+    findings,
+    judgements,
+    overlays,
+    page,
+    places,
+    results,
+    views,
+    visit,
+    visit_files,
+    visit_tables,
+)  # fmt: skip
 from pcam_tf.data import image_files
 from pcam_tf.errors import InputError
 from pcam_tf.models import backbones, classifier
@@ -32,8 +44,8 @@ def read(reader, folder, pixels):
     """Return the visit after a picture was read, the setting and its operating point."""
     state, (setting, point) = visit.Visit(folder), next(iter(reader.points.items()))
     picture = image_files.at_scale(pixels, toy_task.TASK.mpp, toy_task.TASK)
-    visit.read_pictures(reader, state, [("one.png", picture)], several=False)
-    visit_tables.add_to_log(reader, state, point, setting)
+    batches.read_pictures(reader, state, [("one.png", picture)])
+    visit_tables.add_to_log(reader, state, state.batch, [0], point, setting)
     return state, setting, point
 
 
@@ -61,8 +73,8 @@ def test_a_patch_is_called_its_most_probable_class(reader, tmp_path):
     # The patch has no labelled square, and the explanation is that of the called class.
     value = overlays.patch_value(reader, patch, point)
     assert value["square"] is None and f"supports {call}" in value["legend"]
-    assert visit.explanation(reader, patch, point).shape == (64, 64)
-    report = views.write_files(reader, state, point, setting)["report"].read_text("utf-8")
+    assert results.explanation(reader, patch, point).shape == (64, 64)
+    report = visit_files.write(reader, state, point, setting)["report"].read_text("utf-8")
     assert "the most probable class is called" in report and "tumour" not in report
 
 
@@ -74,11 +86,11 @@ def test_a_region_shows_the_called_classes(reader, tmp_path):
     shares = views.as_json(reader, state, point)["shares"]
     assert sum(shares.values()) == pytest.approx(1)
     assert "The tissue is called: " in views.summary(reader, state, point)
-    files = views.write_files(reader, state, point, setting)
+    files = visit_files.write(reader, state, point, setting)
     assert len(pd.read_csv(files["predictions"])) == 12 and files["heat_map"].exists()
-    visit.read_place(reader, state, 1, 2)
+    state.place = places.place_of_region(reader, state.region, 1, 2)
     call = int(findings.calls(state.region.probabilities[1, 2], point))
-    assert visit.answer(state, point).call == call
+    assert judgements.answer(state, point).call == call
 
 
 def test_a_page_is_built_without_reviews(reader, tmp_path):

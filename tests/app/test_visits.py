@@ -8,7 +8,18 @@ import pytest
 from PIL import Image
 
 from pcam_tf import __main__, evaluation, slides, synthetic
-from pcam_tf.app import findings, overlays, rows, views, visit, visit_tables
+from pcam_tf.app import (
+    batches,
+    findings,
+    judgements,
+    overlays,
+    pictures,
+    rows,
+    views,
+    visit,
+    visit_files,
+    visit_tables,
+)  # fmt: skip
 from pcam_tf.data import image_files
 from pcam_tf.errors import InputError
 from pcam_tf.studies import novelty
@@ -43,13 +54,14 @@ def filled(colour):
     return np.full(PCAM.shape, colour, "uint8")
 
 
-def read(reader, folder, *pictures, mpp=PCAM.mpp):
+def read(reader, folder, *given, mpp=PCAM.mpp):
     """Return the visit after pictures (name, pixels) were read and logged."""
     state = visit.Visit(folder)
-    mpp = visit.entered_mpp(mpp)
-    pictures = [(name, image_files.at_scale(pixels, mpp)) for name, pixels in pictures]
-    visit.read_pictures(reader, state, pictures, several=len(pictures) > 1)
-    visit_tables.add_to_log(reader, state, POINT, SETTING)
+    mpp = pictures.entered_mpp(mpp)
+    given = [(name, image_files.at_scale(pixels, mpp)) for name, pixels in given]
+    batches.read_pictures(reader, state, given)
+    visit_tables.add_to_log(reader, state, state.batch, range(len(given)), POINT, SETTING)
+    state.setting = SETTING
     return state
 
 
@@ -81,7 +93,7 @@ def test_a_patch_without_tissue_is_never_called(reader, tmp_path, kind):
     assert answer["probability"] is None and answer["unlike_training"] == ""
     row = visit_tables.log_table(state).iloc[0]
     assert row["call"] == "no tissue" and row["calibrated_probability"] == ""
-    files = views.write_files(reader, state, POINT, SETTING)
+    files = visit_files.write(reader, state, POINT, SETTING)
     table = pd.read_csv(files["predictions"])
     assert table["probability"].isna().all() and list(table["note"]) == ["no tissue"]
     report = files["report"].read_text("utf-8")
@@ -89,7 +101,7 @@ def test_a_patch_without_tissue_is_never_called(reader, tmp_path, kind):
     value = overlays.patch_value(reader, patch, POINT)
     assert "no tissue" in value["legend"] and value["square"] is None and value["slider"] == ""
     with pytest.raises(InputError, match="there is no tissue in this patch"):
-        visit.judged(reader, state, POINT, "", agrees=True)
+        judgements.judged(reader, state, POINT, "", agrees=True)
 
 
 def test_tissue_in_a_corner_is_tissue(reader, tissue, tmp_path):
@@ -139,13 +151,13 @@ def test_the_table_has_the_models_own_probability_and_the_one_shown(
     region = ("region.png", np.tile(tissue, (2, 2, 1)))
     pictures = [region] if kind == "region" else [("a.png", tissue), ("b.png", tissue[::-1])]
     state = read(reader, tmp_path, *pictures)
-    files = views.write_files(reader, state, POINT, SETTING)
+    files = visit_files.write(reader, state, POINT, SETTING)
     table = pd.read_csv(files["predictions"])
     temperature = 3.0 if kind == "region" else 2.0
     odds = (0.02 / 0.98) ** (1 / temperature)
     np.testing.assert_allclose(table["probability"], 0.02, rtol=1e-5)
     np.testing.assert_allclose(table["calibrated_probability"], odds / (1 + odds), rtol=1e-5)
-    shown = state.region.probabilities if kind == "region" else state.patches[0].probabilities
+    shown = state.region.probabilities if kind == "region" else state.batch.patches[0].probabilities
     assert np.nanmax(shown[..., 1]) == pytest.approx(odds / (1 + odds))
 
     # Once its labels are filled in, the commands read it, and take the model's own.
@@ -180,7 +192,7 @@ def test_two_files_have_two_ids(reader, tissue, tmp_path, names, alike):
     ],
 )  # fmt: skip
 def test_a_scale_is_converted(entered, expected):
-    assert visit.entered_mpp(entered) == expected
+    assert pictures.entered_mpp(entered) == expected
 
 
 @pytest.mark.parametrize(
@@ -210,8 +222,8 @@ def test_doubts_about_a_scale_are_shown_and_the_file_is_not_called_silent(reader
     doubt = "its resolution states 352.8 microns per pixel (72 dots per inch): not used"
     for doubts in ((), (doubt,)):
         assumed = picture._replace(doubts=doubts, is_assumed=True)
-        visit.read_pictures(reader, state, [("one.png", assumed)], several=False)
-        told = " ".join(state.notes)
+        batches.read_pictures(reader, state, [("one.png", assumed)])
+        told = " ".join(state.batch.notes)
         assert "0.972" in told and "Read again" in told
         assert (doubt in told) == bool(doubts) != ("does not state" in told)
 

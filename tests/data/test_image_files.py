@@ -10,7 +10,7 @@ import tifffile
 from PIL import Image, TiffImagePlugin
 
 from pcam_tf import prediction
-from pcam_tf.app import findings, visit
+from pcam_tf.app import batches, findings, visit
 from pcam_tf.data import image_files
 from pcam_tf.errors import InputError
 from pcam_tf.task import BREAKHIS, PCAM
@@ -251,8 +251,8 @@ def test_command_line_and_page_read_the_same(tmp_path, kind, recwarn):
         reader = findings.Reader(None, Mean(), PCAM, "a model", 1.0, {})
         state = visit.Visit(tmp_path)
         picture = image_files.read(path, PCAM, mpp)
-        visit.read_pictures(reader, state, [("one", picture), ("two", picture)], several=True)
-        patch = state.patches[0].patch
+        batches.read_pictures(reader, state, [("one", picture), ("two", picture)])
+        patch = state.batch.patches[0].patch
         assert table["probability"][0] == pytest.approx(patch[..., 0].mean() / 255, abs=1e-6)
 
 

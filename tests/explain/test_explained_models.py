@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pcam_tf import explain
-from pcam_tf.app import findings, overlays, visit
+from pcam_tf.app import batches, findings, overlays, visit
 from pcam_tf.data import image_files
 from pcam_tf.errors import InputError
 from pcam_tf.explain import methods
@@ -135,9 +135,8 @@ def test_the_page_takes_a_method_that_works_or_says_that_there_is_none(
     assert len(said) == (method is None) and not any("\n" in each for each in said)
     state = visit.Visit(tmp_path)
     patch = PATCHES[0].astype("uint8")
-    visit.read_pictures(
-        reader, state, [("one.png", image_files.at_scale(patch, PCAM.mpp))], several=False
-    )
+    picture = image_files.at_scale(patch, PCAM.mpp)
+    batches.read_pictures(reader, state, [("one.png", picture)])
     value = overlays.patch_value(reader, state.chosen_patch, point)
     assert ("no explanations" in value["legend"]) == (method is None)
     alpha = overlays.patch_overlay(reader, state.chosen_patch, point).getchannel("A")

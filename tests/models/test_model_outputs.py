@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from pcam_tf import evaluation, explain, prediction, slides
-from pcam_tf.app import findings, visit
+from pcam_tf.app import batches, findings, visit
 from pcam_tf.data import image_files
 from pcam_tf.errors import InputError
 from pcam_tf.explain import checks
@@ -113,11 +113,10 @@ USERS = {
     "predict": lambda path: prediction.probabilities(engines.load(path), PATCHES),
     "the page, eight views": lambda path: findings.probabilities(reader_of(path), PATCHES),
     "the page, one view": lambda path: findings.probabilities_one_view(reader_of(path), PATCHES),
-    "a region on the page": lambda path: visit.read_pictures(
+    "a region on the page": lambda path: batches.read_pictures(
         reader_of(path),
         visit.Visit(path.parent),
         [("a", image_files.at_scale(TISSUE, PCAM.mpp))],
-        several=False,
     ),
     "robustness": lambda path: robustness.probabilities_under_shift(
         {"model": classifier.load(path)}, [{"image": PATCHES, "label": np.zeros(len(PATCHES))}]
