@@ -8,12 +8,12 @@ import pandas as pd
 from scipy import ndimage
 
 from pcam_tf.slides.grid import Grid
+from pcam_tf.slides.tumour_areas import numbered_areas
 
 COLUMNS = (
     "area", "probability", "mean_probability", "area_mm2", "cells", "row", "column",
     "x_um", "y_um", "x_px", "y_px", "width_um", "height_um",
 )  # fmt: skip
-_NEIGHBOURS = np.ones((3, 3), bool)
 
 
 def areas_above(probabilities: np.ndarray, grid: Grid, threshold: float) -> pd.DataFrame:
@@ -28,7 +28,8 @@ def areas_above(probabilities: np.ndarray, grid: Grid, threshold: float) -> pd.D
         A row an area: its number, highest and mean probability, size, and the cell that has the
         highest probability, with its centre in microns and in level-0 pixels; `COLUMNS`.
     """
-    labels, count = ndimage.label(probabilities >= threshold, _NEIGHBOURS)
+    labels = numbered_areas(probabilities, threshold)
+    count = int(labels.max(initial=0))
     if not count:
         return pd.DataFrame({name: [] for name in COLUMNS})
     numbers = np.arange(1, count + 1)

@@ -281,7 +281,8 @@ def _teller(visit, about):
     """Return what tells the visit how far the reading of a picture is."""
 
     def tell(text, done, total):
-        is_reading = total and text == "Reading"
-        visit.progress = f"{text} {about}{f', {100 * done // total} %' if is_reading else ''}"
+        is_reading = text == "Reading"
+        share = f", {100 * done // total} %" if is_reading and total else ""
+        visit.progress = f"{text} {about}{share}" if is_reading else f"{text}, then {about}"
 
     return tell

@@ -111,9 +111,11 @@ def region_result(
         turns.Stopped: it is not wanted any more.
     """
     pixels = picture.pixels
-    with work.turns.large(
-        work.stop, lambda before: progress(f"Waiting for {before} other regions.", 0, before)
-    ):
+
+    def wait(before):
+        progress(f"Waiting for {before} other region{'s' * (before > 1)}", 0, before)
+
+    with work.turns.large(work.stop, wait):
         heat, stride_px = _heat(reader, pixels, progress, work)
     places = np.argwhere(np.isfinite(heat).all(axis=-1))
     if not len(places):

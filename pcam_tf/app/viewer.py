@@ -95,6 +95,7 @@ class Viewer:
             powers=_POWERS, has_heat=found.probabilities is not None, is_own=self.is_own(key),
             classes=[(index, task.classes[index]) for index in _shown_classes(task)],
             settings=list(self.reader.points.items()), threshold=_first_threshold(self.reader),
+            is_one_pass=self.reader.fields is not None,
         )  # fmt: skip
         if embedded:
             answer.headers["Content-Security-Policy"] = "frame-ancestors 'self'"

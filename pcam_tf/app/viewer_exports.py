@@ -14,7 +14,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import ListedColormap
 from PIL import Image
 
-from pcam_tf.app import areas, findings, overlays, viewer_figure, views
+from pcam_tf.app import areas, findings, overlays, viewer_figure, views, visit_files
 from pcam_tf.app.findings import Reader
 from pcam_tf.app.viewed import Viewed
 from pcam_tf.errors import InputError
@@ -181,9 +181,9 @@ def report(found: Viewed, reader: Reader, look: Look, setting: str, places: Sequ
         ("Views", "The heat map reads each place in one view; these are its probabilities."),
         ("Scale", f"{found.slide.mpp:g} microns per pixel, cells of {found.grid.step_um:.1f} µm"),
         ("Model", reader.name),
-        ("Date", views.now()),
+        ("Date", visit_files.now()),
     ]
-    return views.report(rows, pictures, list(found.notes))
+    return visit_files.report(rows, pictures, list(found.notes))
 
 
 def _area_rows(table, name):

@@ -16,6 +16,16 @@ class TumourArea:
     highest: float
 
 
+def numbered_areas(probabilities: np.ndarray, threshold: float) -> np.ndarray:
+    """Return the number of the area that each cell belongs to, int (rows, columns); 0: none.
+
+    Args:
+        probabilities: float32 (rows, columns), NaN where there is no tissue.
+        threshold: from which on a cell belongs to an area.
+    """
+    return measure.label(np.nan_to_num(probabilities, nan=-np.inf) >= threshold, connectivity=2)
+
+
 def tumour_areas(probabilities: np.ndarray, threshold: float) -> list[TumourArea]:
     """Return the areas of a heat map, the largest first.
 
@@ -25,9 +35,8 @@ def tumour_areas(probabilities: np.ndarray, threshold: float) -> list[TumourArea
         probabilities: float32 (rows, columns), NaN where there is no tissue.
         threshold: of the probability.
     """
-    called = np.nan_to_num(probabilities, nan=-np.inf) >= threshold
     areas = []
-    for region in measure.regionprops(measure.label(called, connectivity=2)):
+    for region in measure.regionprops(numbered_areas(probabilities, threshold)):
         values = probabilities[region.slice][region.image]
         rings = rings_around(region.image, region.bbox[:2])
         mean, highest = float(values.mean(dtype="float64")), float(values.max())

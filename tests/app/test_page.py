@@ -427,19 +427,66 @@ def test_a_region_is_looked_at_in_the_viewer_and_judged(tab, served):
     rows = tab.locator("#log .open")
     rows.first.wait_for()
     count = rows.count()
-    assert count == 2
+    assert count == 3  # the region's own row, and its two places
     rows.filter(has_text="x 233 µm, y 202 µm").click()
     tab.locator("#reviewed").get_by_text("The reviewer agrees").wait_for()
     viewer.locator("#answer.read").get_by_text("x 233 µm, y 202 µm").wait_for()
     tab.wait_for_timeout(500)  # the viewer has told the page where it is
     assert rows.count() == count
 
-    # What was read before opens too, and its picture takes the region's place.
+    # What was read before opens again in place of a patch: the region, at that place.
     tab.get_by_role("button", name="Patch with tumour").click()
     tab.locator("#patch .frame").wait_for()
     rows.filter(has_text="x 233 µm, y 202 µm").click()
-    tab.locator("#summary").get_by_text("x 233 µm, y 202 µm").wait_for()
-    assert tab.locator("#patch .frame").is_visible() and rows.count() == count + 1
+    viewer.locator("#answer.read").get_by_text("x 233 µm, y 202 µm").wait_for()
+    assert not tab.locator("#patch .frame").is_visible() and rows.count() == count + 1
+    tab.locator("#reviewed").get_by_text("The reviewer agrees").wait_for()
+
+
+def test_several_regions_are_read_while_the_first_is_looked_at(tab, served, patches, tmp_path):
+    files = []
+    for number, (name, patch) in enumerate(zip(("one", "two", "three"), patches, strict=False)):
+        files.append(tmp_path / f"{name}.png")
+        region = np.tile(patch, (3 + number, 4, 1))
+        Image.fromarray(region).save(files[-1], dpi=(25_400 / 0.972,) * 2)
+    tab.locator("input[type=file]").first.set_input_files(files)
+    rows = tab.locator("#batch .open")
+    tab.wait_for_function("document.querySelectorAll('#batch .open').length === 3")
+    assert rows.all_inner_texts() == ["one.png", "two.png", "three.png"]
+    assert tab.locator("#batch td img").count() == 3
+    assert "3 regions" in tab.locator("#summary").inner_text()
+    tab.get_by_role("button", name="Stop reading").wait_for(state="hidden")
+    rows.nth(1).click()
+    viewer = tab.frame_locator("#region iframe")
+    viewer.locator("body[data-ready]").wait_for()
+    assert viewer.locator("h1").inner_text() == "two.png"
+    assert "two.png: " in tab.locator("#summary").inner_text()
+    assert tab.locator("#batch tr[aria-current] .open").inner_text() == "two.png"
+    rows.nth(2).press("Enter")
+    viewer.locator("h1", has_text="three.png").wait_for(state="attached")
+    viewer.locator("body[data-ready]").wait_for()
+    viewer.locator("#picture").press("Enter")
+    tab.get_by_text("Do you accept that?").wait_for()
+    with tab.expect_download() as download:
+        tab.get_by_role("button", name="Predictions (CSV)").click()
+    assert len(pd.read_csv(download.value.path())) == 15 * 12
+
+    # While a drop is read, it can be stopped.
+    with served[2].turns.large(served[2].visits.begin("nobody").stop):
+        tab.get_by_label("Clear").first.click()
+        tab.locator("input[type=file]").first.set_input_files(files[:2])
+        stop = tab.get_by_role("button", name="Stop reading")
+        stop.wait_for()
+        tab.locator("#reading").get_by_text(
+            "Waiting for 1 other region, then 1 of 2: one.png"
+        ).wait_for()
+        stop.click()
+        stop.wait_for(state="hidden")
+    assert (
+        tab.locator("#batch td.call, #batch td:nth-child(2)").all_inner_texts()
+        == ["not read: stopped"] * 2
+    )
+    served[2].visits.end("nobody")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -10,7 +10,7 @@ import tifffile
 from PIL import Image, TiffImagePlugin
 
 from pcam_tf import prediction
-from pcam_tf.app import batches, findings, visit
+from pcam_tf.app import findings, results, turns
 from pcam_tf.data import image_files
 from pcam_tf.errors import InputError
 from pcam_tf.task import BREAKHIS, PCAM
@@ -249,10 +249,8 @@ def test_command_line_and_page_read_the_same(tmp_path, kind, recwarn):
     for mpp in (None, 0.5):
         table = prediction.predict_images(Mean(), [path], mpp=mpp)
         reader = findings.Reader(None, Mean(), PCAM, "a model", 1.0, {})
-        state = visit.Visit(tmp_path)
         picture = image_files.read(path, PCAM, mpp)
-        batches.read_pictures(reader, state, [("one", picture), ("two", picture)])
-        patch = state.batch.patches[0].patch
+        patch = results.patch_result(reader, "one", picture.pixels, turns.Work()).patch
         assert table["probability"][0] == pytest.approx(patch[..., 0].mean() / 255, abs=1e-6)
 
 

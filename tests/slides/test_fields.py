@@ -1,6 +1,6 @@
 import dataclasses
-import json
 
+import block_model
 import fake_engines
 import numpy as np
 import pytest
@@ -108,31 +108,16 @@ def test_a_model_that_returns_no_numbers_is_refused(slide_file):
 
 
 @pytest.fixture
-def block_model(tmp_path, monkeypatch):
+def run(tmp_path, monkeypatch):
     """Return a run's folder with a model to which it makes no difference what is around a patch."""
-    import keras
-
-    from pcam_tf.models import backbones, classifier
-
-    def network(input_tensor):
-        tensor = keras.layers.Conv2D(8, 16, strides=16, activation="relu")(input_tensor)
-        return keras.Model(keras.utils.get_source_inputs(input_tensor), tensor)
-
-    small = backbones.Backbone(network, {"scale": 1 / 255})
-    monkeypatch.setitem(backbones.BACKBONES, "Blocks", small)
-    keras.utils.set_random_seed(0)
-    model = classifier.build(backbone="Blocks", weights=None)
-    classifier.save(model, tmp_path / "run" / "model.keras")
-    recipe = {"recipe": {"preset": "slides", "mosaic": 4}}
-    (tmp_path / "run" / "recipe.json").write_text(json.dumps(recipe))
-    return tmp_path / "run"
+    return block_model.write_run(tmp_path / "run", monkeypatch)
 
 
-def test_one_pass_gives_what_patches_give(slide_file, block_model):
+def test_one_pass_gives_what_patches_give(slide_file, run):
     found = []
     for exact, name in ((False, "one pass"), (True, "patch by patch")):
         options = {"engine": "tensorflow"} if exact else {}
-        predictor, _ = field_predictors.load(block_model, exact=exact, **options)
+        predictor, _ = field_predictors.load(run, exact=exact, **options)
         assert predictor.name == name
         with reader.opened(slide_file(kind="tiff", mpp=1.0)) as slide:
             found.append(predicted(slide, predictor, np.ones((10, 10), bool)))
@@ -141,9 +126,9 @@ def test_one_pass_gives_what_patches_give(slide_file, block_model):
     assert np.abs(found[0] - found[1]).mean() < found[0].std() / 5
 
 
-def test_a_model_that_was_not_trained_for_fields_predicts_patch_by_patch(block_model):
-    (block_model / "recipe.json").write_text('{"recipe": {"preset": "strong"}}')
-    assert field_predictors.load(block_model, engine="tensorflow")[0].name == "patch by patch"
-    (block_model / "recipe.json").write_text("[]")
+def test_a_model_that_was_not_trained_for_fields_predicts_patch_by_patch(run):
+    (run / "recipe.json").write_text('{"recipe": {"preset": "strong"}}')
+    assert field_predictors.load(run, engine="tensorflow")[0].name == "patch by patch"
+    (run / "recipe.json").write_text("[]")
     with pytest.raises(InputError, match=r"recipe\.json is not a recipe"):
-        field_predictors.load(block_model)
+        field_predictors.load(run)
