@@ -113,6 +113,7 @@ def _row_of_region(reader, region, point):
 def _row_of_patch(reader, patch, point):
     if not patch.has_tissue:
         return patch.name, f"No tissue. {views.NOTHING_STAINED}"
+    point = point.of_cells if visit_tables.is_of_cells(patch) else point
     call = f"Called {findings.call(reader, patch.probabilities, point)}."
     probability = findings.probability_sentence(reader, patch.probabilities)
     said = views.review_sentence(reader, patch.review) if patch.review else ""
