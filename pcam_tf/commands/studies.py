@@ -93,25 +93,32 @@ def protocols(
         ),
     ] = None,
 ) -> str:
-    """Evaluate one recipe by protocols that leak more or less."""
+    """Evaluate one recipe by protocols that leak more or less; about 90 minutes at cpu.
+
+    The study resumes; the table is of what is done.
+    """
     from pcam_tf import data
     from pcam_tf.evaluation import reports
-    from pcam_tf.files import check_outputs
-    from pcam_tf.studies import protocols
+    from pcam_tf.files import check_outputs, written_whole
+    from pcam_tf.studies import protocol_results, protocols
     from pcam_tf.training import recipes
 
     recipes.check_patches(preset, real=bool(data.chosen_dir(data_dir)))
     run_dir = run or Path("runs") / f"protocols-{preset}"
-    check_outputs([run_dir / "overlaps.csv"])
+    check_outputs([run_dir / "results.csv"])
     source = protocols.source_of(
         preset, None if preset == "smoke" else options.open_source(data_dir)
     )
-    task = data.task_of(source)
-    options.refuse_more_classes(task)
-    recipe = protocols.recipe_of(preset, task)
-    protocols.study(recipe, source, run_dir, protocols.conditions_of(preset))
-    table = reports.markdown_table(protocols.summary_rows(protocols.results(run_dir)))
-    return f"{table}\nstudy {run_dir}"
+    options.refuse_more_classes(data.task_of(source))
+    conditions = protocols.conditions_of(preset)
+    try:
+        protocols.study(protocols.recipe_of(preset), source, run_dir, conditions)
+    finally:  # an interrupted study has results as well
+        if protocols.finished(run_dir):
+            found = protocol_results.results(run_dir)
+            with written_whole(run_dir / "results.csv") as temporary:
+                found.to_csv(temporary, index=False, float_format="%.6g")
+    return f"{reports.markdown_table(protocol_results.summary_rows(found))}\nstudy {run_dir}"
 
 
 def normalization(

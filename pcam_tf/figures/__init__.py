@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "html_report",
         "model_plots",
         "pictures",
+        "protocol_plots",
         "slide_plots",
         "study_plots",
         "subtype_plots",

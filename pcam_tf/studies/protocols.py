@@ -1,8 +1,8 @@
 """Where a claimed accuracy comes from: one recipe, judged by protocols that leak more or less.
 
-A *condition* is a seed and a number of training patches. Each is trained on that many patches of
-the training split and judged on others of the same slides (leaky), and on the validation and test
-splits, which share no slide with it.
+A *condition* is a seed and a number of training patches. Each is fine-tuned on that many patches of
+the training split and predicts others of the same slides (leaky), and the validation and test
+splits, which share no slide with it. `protocol_results` judges what is predicted.
 """
 
 import dataclasses
@@ -11,73 +11,73 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import scipy.ndimage
-import scipy.optimize
-import scipy.signal
-import sklearn.metrics
-import sklearn.neighbors
 import tqdm
 
-from pcam_tf import data, evaluation, prediction, synthetic, training
+from pcam_tf import data, prediction, synthetic, training
 from pcam_tf.data import audit
 from pcam_tf.errors import InputError
 from pcam_tf.files import written_whole
 from pcam_tf.models import classifier, engines
-from pcam_tf.task import PCAM, Task
+from pcam_tf.studies import shared_tissue
+from pcam_tf.task import PCAM
 from pcam_tf.training import recipes, runs
-from pcam_tf.user_tables import read_csv_as_text
 
 HELD_OUT = "held out"
-APART = "held out, no overlap"
-PROTOCOLS = (HELD_OUT, APART, "validation", "test")
-PHASES = {"frozen": "model-frozen.keras", "unfrozen": "model.keras"}
+PHASES = ("frozen", "unfrozen")
 # A tenth of the training split is held out; each seed holds out another tenth.
 HELD_OUT_SHARE = 10
-# Of unrelated patches hardly any pair correlates so well at any shift; of one and the same tissue,
-# compressed twice, nearly every pair does.
-OVERLAP_CORRELATION = 0.8
-NEIGHBOURS = 5
-FEATURELESS_STD = 5.0  # grey levels
+SIZES = (18000, 2000, 5000, 10000)
 
 
-def recipe_of(preset: str, task: Task = PCAM) -> recipes.Recipe:
-    """Return the recipe of the study: short, and plain, as tutorials have it.
+def recipe_of(preset: str) -> recipes.Recipe:
+    """Return the recipe of the study: that of "cpu", with as many steps for every size.
 
-    On a processor, a head on frozen features alone: thirteen of them take minutes, and a network
-    that is fine-tuned on 1,000 patches for a few epochs has not yet met enough of them for its
-    BatchNormalization to fit. At "smoke" the model sees nothing but the centre 32×32 px of drawn
-    tissue: a task that is hard enough for a leak to help.
+    Epochs of 250 steps of 64, six with the frozen backbone and five with all weights, are what
+    eleven conditions can have in an hour and a half on two cores. BatchNormalization's statistics
+    are estimated anew before each validation: the running ones follow about a hundred steps behind,
+    and after 160 steps on 2,000 patches they cost 0.08 of AUC (docs/experiments.md).
+
+    At "smoke" the model sees nothing but the centre 32×32 px of drawn tissue: a task that is hard
+    enough for a leak to help.
 
     Raises:
         InputError: there is no such preset.
     """
-    return dataclasses.replace(
-        recipes.preset(preset),
-        teachers=(),
-        crop_px=PCAM.centre_px if preset == "smoke" else task.side_px,
-        resize_px=None,
-        dropout=0.2,
-        stochastic_depth=0.0,
-        stain_strength=0.25,
-        rotation_degrees=0.0,
-        scaling=1.0,
-        surroundings=0.0,
-        brightness=0.0,
-        blur_px=0.0,
-        jpeg_quality=100,
-        weight_decay=1e-4,
+    chosen = recipes.preset(preset)
+    plain = dataclasses.replace(
+        recipes.preset("cpu"),
+        preset=preset,
+        mixed_precision=chosen.mixed_precision,
+        epoch_steps=250,
+        reestimated_batches=16,
         frozen_views=1,
-        frozen_epochs=6 if preset == "smoke" else recipes.preset(preset).frozen_epochs,
-        unfrozen_epochs=6 if preset == "gpu" else 0,
+        frozen_epochs=6,
+        unfrozen_epochs=5,
         test_time_augmentation=False,
+    )
+    if preset != "smoke":
+        return plain
+    return dataclasses.replace(
+        plain,
+        crop_px=PCAM.centre_px,
+        batch_size=32,
+        epoch_steps=20,
+        frozen_epochs=2,
+        unfrozen_epochs=3,
+        reestimated_batches=3,
+        averaging=0.9,
     )
 
 
 def conditions_of(preset: str) -> list[tuple[int, int]]:
-    """Return the conditions of the study: pairs of seed and number of training patches."""
+    """Return the conditions of the study: pairs of seed and number of training patches.
+
+    One seed after the other, since the study may be interrupted; two have the largest number.
+    """
     if preset == "smoke":
-        return [(0, 200), (0, 800), (1, 800)]
-    return [(seed, size) for size in (1000, 2000, 5000, 10000) for seed in range(3)] + [(0, 18000)]
+        return [(0, 800), (0, 200)]
+    seeds_of = {SIZES[0]: 2}
+    return [(seed, size) for seed in range(3) for size in SIZES if seed < seeds_of.get(size, 3)]
 
 
 def source_of(preset: str, source):
@@ -128,8 +128,9 @@ def study(
 ) -> None:
     """Train and predict every condition; what is done is not done again.
 
-    Writes into `run_dir`: a folder for each condition, with predictions tables and the ids of its
-    training patches, `overlaps.csv` and `blank.csv`.
+    Writes into `run_dir`: `overlaps.csv`, `blank.csv`, and a folder for each condition, with
+    predictions tables of each phase (of the test split also after each unfrozen epoch) and the ids
+    of its training patches. After a kill, the same call goes on after the last finished epoch.
 
     Args:
         recipe: of every condition, but for its seed.
@@ -143,23 +144,35 @@ def study(
     run_dir, conditions = Path(run_dir), list(conditions)
     total = data.count(source, "train")
     for seed, size in conditions:
-        splits_of(total, seed=seed, size=size)
+        trained_on, _ = splits_of(total, seed=seed, size=size)
+        folder = run_dir / f"seed{seed}-{size}"
+        of_seed = dataclasses.replace(recipe, seed=seed)
+        runs.refuse_other(runs.Run(of_seed, source, folder, trained_on))
+    _describe_patches(recipe, source, run_dir)
     for number, (seed, size) in enumerate(conditions, start=1):
         print(f"[{number}/{len(conditions)}] seed {seed}, {size:,} training patches", flush=True)
         _condition(recipe, source, run_dir / f"seed{seed}-{size}", seed, size)
-    _describe_patches(recipe, source, run_dir)
+
+
+def finished(run_dir: str | Path) -> list[Path]:
+    """Return the folders of a study's finished conditions."""
+    return sorted(path.parent for path in Path(run_dir).glob("seed*-*/training.csv"))
 
 
 def _condition(recipe, source, folder, seed, size):
     recipe = dataclasses.replace(recipe, seed=seed)
     trained_on, held_out = splits_of(data.count(source, "train"), seed=seed, size=size)
-    runs.refuse_other(runs.Run(recipe, source, folder, trained_on))
     if (folder / "training.csv").is_file():
         return
-    training.train(recipe, source, folder, training_split=trained_on)
-    phases = PHASES if recipe.unfrozen_epochs else ("frozen",)
-    for phase in phases:
-        model = classifier.load(folder / PHASES[phase])
+
+    def keep(model, epoch):
+        classifier.save(model, folder / f"epoch{epoch}.keras")
+        table = prediction.predict_split(model, source, "test")
+        prediction.write(table, folder / f"epoch{epoch}-test.csv")
+
+    training.train(recipe, source, folder, training_split=trained_on, after_epoch=keep)
+    for phase in PHASES:
+        model = classifier.load(folder / _best(folder, phase))
         for name, split in ((HELD_OUT, held_out), ("validation",) * 2, ("test",) * 2):
             table = prediction.predict_split(model, source, split)
             prediction.write(table, folder / f"{phase}-{name}.csv")
@@ -167,8 +180,20 @@ def _condition(recipe, source, folder, seed, size):
     # Written last: it is what makes a condition done.
     with written_whole(folder / "training.csv") as temporary:
         pd.DataFrame({"id": ids}).to_csv(temporary, index=False)
-    for file in PHASES.values():
-        (folder / file).unlink()
+    for file in folder.glob("*.keras"):
+        file.unlink()
+
+
+def _best(folder, phase):
+    """Return the file of the model with the best validation AUC of a phase.
+
+    The run's own is the best of both phases: not of what was fine-tuned, if that made it worse.
+    """
+    if phase == "frozen":
+        return "model-frozen.keras"
+    history = training.history(folder)
+    unfrozen = history[history["phase"] == phase]
+    return f"epoch{unfrozen.loc[unfrozen['validation_auc'].idxmax(), 'epoch']}.keras"
 
 
 def _batches(source, split):
@@ -194,201 +219,10 @@ def _describe_patches(recipe, source, run_dir):
             bar.update(len(batch["id"]))
         bar.close()
     ids = np.concatenate(ids)
-    pairs = overlapping(np.concatenate(grey), np.concatenate(features))
+    pairs = shared_tissue.overlapping(np.concatenate(grey), np.concatenate(features))
     with written_whole(run_dir / "overlaps.csv") as temporary:
         pd.DataFrame({"first": ids[pairs[:, 0]], "second": ids[pairs[:, 1]]}).to_csv(
             temporary, index=False
         )
     with written_whole(run_dir / "blank.csv") as temporary:
         pd.DataFrame({"id": np.concatenate(blank)}).to_csv(temporary, index=False)
-
-
-def overlapping(grey: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """Return the pairs of patches that show the same tissue, shifted by up to a quarter side.
-
-    Each patch is held against its nearest neighbours by features: the centre half of the one is
-    sought in the other by normalised cross-correlation. Turned copies are not found, and
-    featureless patches, which resemble each other anyway, are left out.
-
-    Args:
-        grey: (n, side, side) float, grey levels 0..255.
-        features: (n, d) of any network; cosine similarity chooses the candidates.
-
-    Returns:
-        (pairs, 2) int64, the smaller row first.
-    """
-    neighbours = sklearn.neighbors.NearestNeighbors(n_neighbors=min(NEIGHBOURS + 1, len(grey)))
-    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-9)
-    found = neighbours.fit(unit).kneighbors(unit, return_distance=False)
-    first, second = np.repeat(np.arange(len(grey)), found.shape[1]), found.ravel()
-    candidates = np.unique(np.sort(np.stack([first, second], axis=1), axis=1), axis=0)
-    candidates = candidates[candidates[:, 0] != candidates[:, 1]]
-    same = [
-        _shows_the_same(grey[one], grey[other])
-        for one, other in tqdm.tqdm(candidates, desc="comparing", unit="pair")
-    ]
-    return candidates[np.array(same, bool)]
-
-
-def _shows_the_same(one, other):
-    quarter = len(one) // 4
-    centre = one[quarter : len(one) - quarter, quarter : len(one) - quarter]
-    if min(centre.std(), other.std()) < FEATURELESS_STD:
-        return False
-    return _largest_correlation(centre, other) >= OVERLAP_CORRELATION
-
-
-def _largest_correlation(template, image):
-    """Return the largest normalised cross-correlation of a square template within an image.
-
-    The same values as `skimage.feature.match_template`, in a third of its time (0.4 against 1.1 ms
-    of processor time a pair; a study compares up to 100,000 pairs).
-    """
-    side = len(template)
-    template, image = template - template.mean(), image - image.mean()
-    products = scipy.signal.fftconvolve(image, template[::-1, ::-1], mode="valid")
-    # Mean and variance of the image under the template at each place, as a moving window has them.
-    inside = slice(side // 2, side // 2 + len(products))
-    mean, square = (
-        scipy.ndimage.uniform_filter(values, side)[inside, inside] for values in (image, image**2)
-    )
-    spread = np.sqrt(np.maximum(square - mean**2, 1.0)) * np.sqrt((template**2).mean())
-    return (products / (side**2 * spread)).max()
-
-
-def results(run_dir: str | Path) -> pd.DataFrame:
-    """Judge every condition of a study by every protocol.
-
-    Returns:
-        A row for each `phase`, `seed`, `size` and `protocol` (one of `PROTOCOLS`): `patches`,
-        `auc`, `low`, `high` (DeLong), `accuracy` (at 0.5), `accuracy_validation` (at the threshold
-        with the largest sensitivity + specificity on validation), `accuracy_own` (at the threshold
-        that is best on the evaluated patches themselves, which no honest protocol knows) and
-        `accuracy_not_blank` (at 0.5, blank patches left out).
-
-    Raises:
-        InputError: the folder holds no finished study.
-    """
-    run_dir = Path(run_dir)
-    folders = sorted(path.parent for path in run_dir.glob("seed*-*/training.csv"))
-    if not folders or not (run_dir / "blank.csv").is_file():
-        raise InputError(f"{run_dir} holds no finished study: run it first.")
-    blank = set(read_csv_as_text(run_dir / "blank.csv")["id"])
-    pairs = read_csv_as_text(run_dir / "overlaps.csv")
-    rows = []
-    for folder in folders:
-        seed, size = (int(part) for part in folder.name.removeprefix("seed").split("-"))
-        trained_on = set(read_csv_as_text(folder / "training.csv")["id"])
-        leaked = set(pairs["first"][pairs["second"].isin(trained_on)])
-        leaked |= set(pairs["second"][pairs["first"].isin(trained_on)])
-        for phase in PHASES:
-            if not (folder / f"{phase}-test.csv").is_file():
-                continue
-            tables = {
-                name: evaluation.read_predictions(folder / f"{phase}-{name}.csv")
-                for name in (HELD_OUT, "validation", "test")
-            }
-            held_out = tables[HELD_OUT]
-            tables[APART] = held_out[~held_out["id"].isin(leaked)]
-            threshold = evaluation.operating_points(tables["validation"])["youden"]
-            for protocol in PROTOCOLS:
-                judged = _judged(tables[protocol], threshold, blank)
-                rows.append(
-                    {"phase": phase, "seed": seed, "size": size, "protocol": protocol, **judged}
-                )
-    return pd.DataFrame(rows).sort_values(["phase", "size", "seed"], ignore_index=True)
-
-
-def _judged(table, threshold, blank):
-    labels, scores = table["label"].to_numpy(), table["probability"].to_numpy()
-    auc, low, high = evaluation.auc_interval(labels, scores)
-    rates, sensitivities, _ = sklearn.metrics.roc_curve(labels, scores)
-    share = labels.mean()
-    shown = ~table["id"].isin(blank).to_numpy()
-    return {
-        "patches": len(table),
-        "auc": auc,
-        "low": low,
-        "high": high,
-        "accuracy": np.mean((scores >= 0.5) == labels),
-        "accuracy_validation": np.mean((scores >= threshold) == labels),
-        "accuracy_own": np.max(sensitivities * share + (1 - rates) * (1 - share)),
-        "accuracy_not_blank": np.mean((scores >= 0.5) == labels, where=shown),
-    }
-
-
-def extrapolate(found: pd.DataFrame, size: int, resamples: int = 500) -> dict[str, float]:
-    """Fit 1 - AUC = b · size^-c to a learning curve and carry it on.
-
-    The interval is from refitting AUCs drawn anew. All models are judged on the same patches, so
-    that the error from these patches is shared: one draw moves all AUCs together, each by its
-    standard error. The error of each training is drawn independently, with the standard deviation
-    of the residuals of the fit. The interval says how well the curve is known if it is a power law
-    without a floor; where the law breaks, it says nothing.
-
-    Args:
-        found: rows of `results` of one phase and one protocol, of two sizes or more.
-        size: the number of training patches to carry the curve to.
-        resamples: how many curves to refit.
-
-    Returns:
-        `b`, `c`, `auc` at `size`, and its 95 % `low` and `high`.
-
-    Raises:
-        InputError: fewer than two sizes.
-    """
-    if found["size"].nunique() < 2:
-        raise InputError("a learning curve needs two sizes or more.")
-    sizes, aucs = found["size"].to_numpy(float), found["auc"].to_numpy()
-    errors = ((found["high"] - found["low"]) / (2 * 1.96)).to_numpy()
-
-    def fitted(values):
-        # In logarithms, the law is a straight line.
-        wrong = np.log(np.clip(1 - values, 1e-6, None))
-        (slope, level), _ = scipy.optimize.curve_fit(
-            lambda x, slope, level: level + slope * x, np.log(sizes), wrong
-        )
-        return np.exp(level), -slope
-
-    generator = np.random.default_rng(0)
-    b, c = fitted(aucs)
-    residuals = aucs - (1 - b * sizes**-c)
-    deviation = np.sqrt((residuals**2).sum() / max(len(aucs) - 2, 1))
-    again = [
-        fitted(aucs + generator.normal() * errors + generator.normal(0, deviation, len(aucs)))
-        for _ in range(resamples)
-    ]
-    reached = [1 - level * size**-power for level, power in again]
-    low, high = np.percentile(reached, evaluation.PERCENTILES)
-    return {"b": b, "c": c, "auc": 1 - b * size**-c, "low": low, "high": high}
-
-
-def main_size(found: pd.DataFrame) -> int:
-    """Return the largest number of training patches that has the most seeds."""
-    seeds = found.groupby("size")["seed"].nunique()
-    return int(seeds.index[seeds == seeds.max()].max())
-
-
-def summary_rows(found: pd.DataFrame) -> list[dict[str, str]]:
-    """Return a row for each phase and protocol at `main_size`: means over seeds, and their range.
-
-    For `reports.markdown_table`.
-    """
-    found = found[found["size"] == main_size(found)]
-    rows = []
-    for phase in sorted(found["phase"].unique()):
-        for protocol in PROTOCOLS:
-            of = found[(found["phase"] == phase) & (found["protocol"] == protocol)]
-            row = {"model": phase, "judged on": protocol, "patches": f"{of['patches'].mean():,.0f}"}
-            for column, name in (
-                ("auc", "AUC"),
-                ("accuracy", "accuracy at 0.5"),
-                ("accuracy_validation", "threshold of validation"),
-                ("accuracy_own", "threshold of its own"),
-                ("accuracy_not_blank", "at 0.5 without blanks"),
-            ):
-                row[name] = (
-                    f"{of[column].mean():.3f} ({of[column].min():.3f}–{of[column].max():.3f})"
-                )
-            rows.append(row)
-    return rows
