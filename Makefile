@@ -4,6 +4,7 @@
 # make bench       ours against what a user would do instead: DATA_DIR=DIR make bench
 # make ship        make the run in runs/strong the model that the package ships, and report on
 #                  what is shipped: DATA_DIR=DIR make ship
+# make where_98    figures and tables of docs/where_98_comes_from.md, from the stored results
 # make lock        choose the exact versions anew (needs uv)
 # make address     carry the repository's address from pyproject.toml to README and notebooks
 # PYTHON=python3.12 make test   with another Python
@@ -15,7 +16,7 @@ VENV := .venv/bin/python
 INTERPRETER := $(shell "$(PYTHON)" -c "import sys; print('%d.%d.%d' % sys.version_info[:3])" 2>/dev/null)
 INSTALLED := .venv/installed-$(INTERPRETER)
 
-.PHONY: reproduce test test-all bench ship lock address
+.PHONY: reproduce test test-all bench ship where_98 lock address
 .NOTPARALLEL:
 
 reproduce: $(INSTALLED)
@@ -55,6 +56,9 @@ ship: $(INSTALLED)
 	  prediction.predict_run(run, data.open_source('$(DATA_DIR)'), test_time_augmentation=True); \
 	  reports.report_run(run)"
 	@rm pcam_tf/shipped/predictions-*.csv
+
+where_98: $(INSTALLED)
+	@$(VENV) docs/where_98_tables.py
 
 lock:
 	@{ sed -n '/^#/p' requirements.lock; \

@@ -139,7 +139,7 @@ def fitted_law(sizes: np.ndarray, errors: np.ndarray) -> Law:
     Raises:
         InputError: fewer than two sizes.
     """
-    sizes, errors = np.asarray(sizes, float), np.clip(errors, 1e-6, None)
+    sizes, errors = np.asarray(sizes, float), np.maximum(np.asarray(errors, float), 1e-6)
     count = len(np.unique(sizes))
     if count < 2:
         raise InputError("a learning curve needs two sizes or more.")
@@ -184,11 +184,12 @@ def learning_curve(
     Raises:
         InputError: fewer than two sizes were measured.
     """
-    measured, errors, patches = found["size"], 1 - found[column], found["patches"]
-    errors = errors.clip(lower=0.5 / patches)  # of none that is wrong, half a patch
+    names = ["size", column, "patches", "low", "high"]
+    measured, values, patches, low, high = found[names].to_numpy(float).T
+    errors = np.maximum(1 - values, 0.5 / patches)  # of none that is wrong, half a patch
     if column == "auc":
         # DeLong's interval is symmetric in logits, which are nearly logarithms of small errors.
-        spread = np.log((1 - found["low"]) / (1 - found["high"]).clip(lower=1e-6)) / (2 * 1.96)
+        spread = np.log((1 - low) / np.maximum(1 - high, 1e-6)) / (2 * 1.96)
     else:
         spread = np.sqrt((1 - errors) / (errors * patches))
     law = fitted_law(measured, errors)

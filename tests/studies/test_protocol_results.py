@@ -1,3 +1,6 @@
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +12,7 @@ from pcam_tf.figures import protocol_plots
 from pcam_tf.studies import protocol_results, protocols
 
 CONDITIONS = [(0, 60), (1, 60), (0, 120), (0, 240)]
+DOCS = Path(__file__).parents[2] / "docs"
 PATCHES = {protocols.HELD_OUT: 40, "validation": 60, "test": 80}
 
 
@@ -124,7 +128,7 @@ def test_more_models_judged_on_the_same_patches_do_not_narrow_the_interval():
 
 def test_fewer_patches_widen_the_interval_of_an_accuracy():
     sizes = np.array([1000, 2000, 5000])
-    found = pd.DataFrame({"size": sizes, "accuracy": 1 - 2.0 * sizes**-0.4, "patches": 10000})
+    found = curve(1 - 2.0 * sizes**-0.4, sizes).rename(columns={"auc": "accuracy"})
     widths = []
     for patches in (10000, 100):
         read = protocol_results.learning_curve(
@@ -175,3 +179,21 @@ def test_figures_show_every_seed(study_dir):
         axes = protocol_plots.errors_by_size(found, 262144, reported=reported).axes[0]
         assert axes.get_xscale() == "log"
         assert sum(line.get_marker() == "D" for line in axes.lines) == diamonds
+
+
+def test_the_page_takes_its_tables_from_the_results(study_dir):
+    filled = runpy.run_path(str(DOCS / "where_98_tables.py"))["filled"]
+    page = (DOCS / "where_98_comes_from.md").read_text(encoding="utf-8")
+    found = protocol_results.results(study_dir)
+    content = filled(page, found)
+    for rows in (protocol_results.summary_rows(found), protocol_results.gap_rows(found)):
+        assert content.count(reports.markdown_table(rows)) == 1
+    assert content.count("<!-- end -->") == page.count("<!-- end -->") == 4
+    assert content.count("# ") == page.count("# ")
+
+
+@pytest.mark.skipif(not protocol_results.STORED_RESULTS.is_file(), reason="none are stored")
+def test_the_page_shows_the_stored_results():
+    filled = runpy.run_path(str(DOCS / "where_98_tables.py"))["filled"]
+    page = (DOCS / "where_98_comes_from.md").read_text(encoding="utf-8")
+    assert filled(page, protocol_results.stored_results()) == page
