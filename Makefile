@@ -2,7 +2,7 @@
 # make test        ruff, pytest, and every notebook executed
 # make test-all    the same, and the slow tests that a release needs
 # make bench       ours against what a user would do instead: DATA_DIR=DIR make bench
-# make ship        make the run in runs/strong the model that the package ships, and report on
+# make ship        make the run in runs/slides the model that the package ships, and report on
 #                  what is shipped: DATA_DIR=DIR make ship
 # make where_98    figures and tables of docs/where_98_comes_from.md, from the stored results
 # make lock        choose the exact versions anew (needs uv)
@@ -47,15 +47,18 @@ bench: $(INSTALLED)
 	@if [ -n "$(DATA_DIR)" ]; then $(VENV) -m benchmarks.bench --size full --data-dir "$(DATA_DIR)" --output docs/performance; \
 	  else $(VENV) -m benchmarks.bench --size smoke; fi
 
+RUN := runs/slides
 ship: $(INSTALLED)
 	@$(VENV) -c "from pcam_tf.models import classifier as c, model_files as f; \
-	  c.save_small(c.load('runs/strong'), f.SHIPPED_MODEL)"
-	@$(VENV) -c "from pcam_tf.models import engines; engines.export(small=True)"
-	@cp runs/strong/recipe.json runs/strong/history.csv pcam_tf/shipped/
+	  c.save_small(c.load('$(RUN)'), f.SHIPPED_MODEL)"
+	@cp $(RUN)/recipe.json pcam_tf/shipped/
+	@$(VENV) -c "from pcam_tf.models import model_files as f; from pcam_tf.slides import field_predictors as p; \
+	  p.export(f.SHIPPED_MODEL, small=True)"
+	@cp $(RUN)/history.csv pcam_tf/shipped/
 	@$(VENV) -c "from pcam_tf import data, prediction; from pcam_tf.evaluation import reports; run = 'pcam_tf/shipped'; \
 	  prediction.predict_run(run, data.open_source('$(DATA_DIR)'), test_time_augmentation=True); \
 	  reports.report_run(run)"
-	@rm pcam_tf/shipped/predictions-*.csv
+	@rm pcam_tf/shipped/predictions-*.csv pcam_tf/shipped/history.csv
 
 where_98: $(INSTALLED)
 	@$(VENV) docs/where_98_tables.py

@@ -1,6 +1,8 @@
 """How well a heat map ranks the cells of an annotated region: AUC against the annotation.
 
-    python benchmarks/region_auc.py REGION MASK [REGION MASK ...] [--model RUN] [--eight-views]
+    python benchmarks/region_auc.py REGION MASK [REGION MASK ...] [--model RUN] [--exact]
+
+A model that was made for it reads whole fields in one pass, unless `--exact` or `--eight-views`.
 
 MASK is a picture of the same field of view, 0 where there is no tumour. A cell is tumour when the
 annotation touches it. There is no interval, because it would assume that neighbouring cells are
@@ -8,13 +10,15 @@ independent.
 """
 
 import argparse
+import functools
 
 import numpy as np
 from PIL import Image
 
 from pcam_tf import evaluation, prediction, slides
 from pcam_tf.data import image_files
-from pcam_tf.models import engines
+from pcam_tf.models import engines, model_files
+from pcam_tf.slides import field_predictors, region_fields
 
 
 def main() -> None:
@@ -23,20 +27,29 @@ def main() -> None:
     parser.add_argument("pictures", nargs="+", metavar="REGION MASK")
     parser.add_argument("--model", help="a .keras file or a run's folder; default: the shipped one")
     parser.add_argument("--mpp", type=float, help="microns per pixel, instead of what files state")
+    parser.add_argument("--exact", action="store_true", help="patch by patch in any case")
     parser.add_argument("--eight-views", action="store_true", help="average the symmetric views")
     arguments = parser.parse_args()
     model = engines.load(arguments.model)
     task = engines.task_of(model)
 
-    def predict(patches):
-        return prediction.probabilities(
-            model, patches, test_time_augmentation=arguments.eight_views
-        )
+    def patch_by_patch(region):
+        def predict(patches):
+            return prediction.probabilities(
+                model, patches, test_time_augmentation=arguments.eight_views
+            )
+
+        return slides.heat_map(predict, region, task=task)
+
+    heat_map = patch_by_patch
+    file = arguments.model or model_files.SHIPPED_MODEL
+    if not (arguments.exact or arguments.eight_views) and field_predictors.is_in_one_pass(file):
+        heat_map = functools.partial(region_fields.heat_map, field_predictors.one_pass(file))
 
     for path, mask_path in zip(arguments.pictures[::2], arguments.pictures[1::2], strict=True):
         region, mpp, *_ = image_files.read(path, task, arguments.mpp)
         mask = np.asarray(Image.open(mask_path))
-        heat = slides.heat_map(predict, region, task=task)
+        heat = heat_map(region)
         truth = slides.covered_cells(mask, region.shape[:2])
         tissue = np.isfinite(heat)
         labels, found = truth[tissue].astype(int), heat[tissue]

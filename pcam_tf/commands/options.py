@@ -78,11 +78,11 @@ def input_files(*, models: Iterable[str | None] = (), source=None) -> list[Path]
     Raises:
         InputError: there is no such model.
     """
-    from pcam_tf.models import engines, model_files
+    from pcam_tf.models import engines, field_engines, model_files
 
     files = [model_files.model_file(each or model_files.SHIPPED_MODEL) for each in models]
-    files += [engines.export_file(file) for file in files]
-    return files + (list(Path(source.data_dir).iterdir()) if source else [])
+    exports = [each.export_file(file) for file in files for each in (engines, field_engines)]
+    return files + exports + (list(Path(source.data_dir).iterdir()) if source else [])
 
 
 def refuse_more_classes(task: Task) -> None:

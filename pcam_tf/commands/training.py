@@ -78,7 +78,7 @@ def train(
     from pcam_tf import data, prediction, training
     from pcam_tf.evaluation import reports
     from pcam_tf.files import check_outputs
-    from pcam_tf.models import engines
+    from pcam_tf.slides import field_predictors
     from pcam_tf.training import devices, recipes
 
     recipes.check_patches(preset, real=bool(data.chosen_dir(data_dir)))
@@ -103,7 +103,7 @@ def train(
     prediction.predict_run(run_dir, source, test_time_augmentation=recipe.test_time_augmentation)
     table = reports.markdown_table(reports.summary_rows(reports.report_run(run_dir)))
     try:
-        engines.export(run_dir)
+        field_predictors.export(run_dir)
     except InputError as error:  # the run is complete without an export
         warnings.warn(str(error), stacklevel=1)
     return f"{table}\nrun {run_dir}"
@@ -146,10 +146,11 @@ def export(
         ),
     ],
 ) -> str:
-    """Write a model for LiteRT, several times as fast."""
+    """Write a model for LiteRT, several times as fast; also for fields, if it is made for them."""
     from pcam_tf.files import check_outputs
-    from pcam_tf.models import engines
+    from pcam_tf.slides import field_predictors
 
     file, *exports = options.input_files(models=[model])
     check_outputs(exports, [file])
-    return f"exported to {engines.export(model)}: `predict` and `app` use it by default"
+    written = " and ".join(map(str, field_predictors.export(model)))
+    return f"exported to {written}: `predict`, `slide` and `app` use it by default"

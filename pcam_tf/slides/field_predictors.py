@@ -70,6 +70,26 @@ def load(
     return one_pass(model, step_px), "litert"
 
 
+def export(model: str | Path, *, small: bool = False) -> list[Path]:
+    """Write the exports of a model beside it: for patches and, where it is made for it, for fields.
+
+    Args:
+        model: a `.keras` file or the folder of a run.
+        small: see `engines.export`.
+
+    Returns:
+        The files.
+
+    Raises:
+        InputError: as `engines.export` does.
+    """
+    written = [engines.export(model, small=small)]
+    if model_files.is_for_fields(model):
+        step_px = default_step_px(model_files.task_of(model))
+        written.append(field_engines.export(model, _CELLS, step_px, small=small))
+    return written
+
+
 def is_in_one_pass(model: str | Path, engine: str | None = None) -> bool:
     """Return whether fields are predicted in one pass: by models trained for it, in LiteRT.
 

@@ -7,6 +7,7 @@ import pytest
 
 from pcam_tf import slides, task
 from pcam_tf.errors import InputError
+from pcam_tf.models import field_engines
 from pcam_tf.slides import field_predictors, fields, reader
 from pcam_tf.slides.grid import grid_over
 from pcam_tf.task import PCAM
@@ -132,3 +133,13 @@ def test_a_model_that_was_not_trained_for_fields_predicts_patch_by_patch(run):
     (run / "recipe.json").write_text("[]")
     with pytest.raises(InputError, match=r"recipe\.json is not a recipe"):
         field_predictors.load(run)
+
+
+def test_the_exports_of_a_model_are_what_fields_are_read_with(run, monkeypatch):
+    written = field_predictors.export(run)
+    assert [path.name for path in written] == ["model.litert", "model.fields.litert"]
+    monkeypatch.setattr(field_engines, "_fields", lambda *_: pytest.fail("converted again"))
+    predictor, _ = field_predictors.load(run)
+    assert predictor.name == "one pass"
+    (run / "recipe.json").write_text('{"recipe": {"preset": "strong"}}')
+    assert field_predictors.export(run) == written[:1]
