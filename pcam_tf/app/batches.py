@@ -56,13 +56,10 @@ def read_pictures(
         InputError: a picture cannot be used; the visit then stays as it was.
         turns.Stopped: the work is not wanted any more; likewise.
     """
-    given, work, batch = list(given), work or Work(), Batch()
-    notes = pictures.Notes(reader.task, are_several=len(given) > 1)
+    work, batch = work or Work(), Batch()
     for name, picture in given:
-        item = _result(reader, visit, pictures.safe_name(name), picture, None, progress, work)
-        notes.add(picture, is_cropped=_is_cropped(reader, item, picture))
-        batch.items.append(item)
-    batch.notes = notes.lines()
+        name = pictures.safe_name(name)
+        batch.items.append(_result(reader, visit, name, picture, None, progress, work))
     _number_copies(batch.items)
     with visit.lock:
         work.check()
@@ -71,19 +68,20 @@ def read_pictures(
 
 def _result(reader, visit, name, picture, source, progress, work):
     """Return the result of a picture, whose pixels are taken."""
+    task, pixels = reader.task, picture.pixels
     try:
-        if not results.is_region(reader.task, picture.pixels):
-            return results.patch_result(reader, name, picture.pixels, work)
+        if not results.is_region(task, pixels):
+            found = results.patch_result(reader, name, pixels, work)
+            is_cropped = pixels.shape != task.shape
+            found.notes = pictures.notes_of(task, picture, is_cropped=is_cropped)
+            return found
         found = results.region_result(reader, name, picture, progress, work)
+        found.notes += pictures.notes_of(task, picture, is_cropped=False)
         found.source = source
-        visit.keep_region(found, picture.pixels, work)
+        visit.keep_region(found, pixels, work)
         return found
     finally:
-        reading.discard(picture.pixels)
-
-
-def _is_cropped(reader, item, picture):
-    return isinstance(item, PatchResult) and picture.pixels.shape != reader.task.shape
+        reading.discard(pixels)
 
 
 def _number_copies(items):
@@ -124,7 +122,6 @@ class Uploads:
         """
         batch, refused, used = Batch(uploads=visit.uploads), [], None
         are_several, names = len(batch.uploads) > 1, collections.Counter()
-        notes = pictures.Notes(self.reader.task, are_several=are_several)
         for upload in batch.uploads:
             work.check()
             name = pictures.safe_name(upload.name)
@@ -132,11 +129,11 @@ class Uploads:
             number = f" ({names[name]})" if names[name] > 1 else ""
             try:
                 if are_several:
-                    item, mpp_of_it = self._first_look(visit, upload, mpp, notes, work)
+                    item, mpp_of_it = self._first_look(visit, upload, mpp, work)
                     if isinstance(item, Pending):
                         item.name += number
                 else:
-                    item, mpp_of_it = self._read(visit, upload, name, mpp, notes, progress, work)
+                    item, mpp_of_it = self._read(visit, upload, name, mpp, progress, work)
             except InputError as error:
                 work.check()  # what newer work took away is not damaged
                 refused.append(str(error))
@@ -146,14 +143,14 @@ class Uploads:
                 batch.items.append(item)
                 used = mpp_of_it or used
         _number_copies(batch.items)
-        batch.notes = notes.lines() + [f"Left out: {reason}" for reason in refused]
+        batch.notes = [f"Left out: {reason}" for reason in refused]
         with visit.lock:
             work.check()
             is_one = len(batch.items) == 1 and not isinstance(batch.items[0], Pending)
             visit.give(batch, 0 if is_one else None)
         return used
 
-    def _first_look(self, visit, upload, mpp, notes, work):
+    def _first_look(self, visit, upload, mpp, work):
         """Return a patch and its scale, or what is pending of anything larger."""
         name = pictures.safe_name(upload.name)
         if reading.is_large(upload, name):
@@ -161,24 +158,23 @@ class Uploads:
         picture = self.read_one(visit, upload, mpp, work)
         if results.is_region(self.reader.task, picture.pixels):
             return Pending(name, upload), None
-        return self._of_picture(visit, upload, name, picture, notes, _quietly, work)
+        return self._of_picture(visit, upload, name, picture, _quietly, work)
 
-    def _read(self, visit, upload, name, mpp, notes, progress, work):
+    def _read(self, visit, upload, name, mpp, progress, work):
         """Return what an upload is, and its scale."""
         try:
             picture = self.read_one(visit, upload, mpp, work)
         except slide_uploads.LargeSlide as large:
             return self._open_slide(visit, upload, name, mpp, work), large.mpp
-        return self._of_picture(visit, upload, name, picture, notes, progress, work)
+        return self._of_picture(visit, upload, name, picture, progress, work)
 
-    def _of_picture(self, visit, upload, name, picture, notes, progress, work):
+    def _of_picture(self, visit, upload, name, picture, progress, work):
         try:
             pictures.check_scale(self.reader.task, name, picture)
         except InputError:
             reading.discard(picture.pixels)
             raise
         item = _result(self.reader, visit, name, picture, upload, progress, work)
-        notes.add(picture, is_cropped=_is_cropped(self.reader, item, picture))
         return item, picture.mpp
 
     def read_one(
@@ -241,9 +237,8 @@ class Uploads:
 
     def _read_pending(self, visit, batch, item, mpp, tell, work, done):
         reason, found = "", None
-        notes = pictures.Notes(self.reader.task, are_several=True)
         try:
-            found = self._in_line(visit, item, mpp, notes, tell, work)
+            found = self._in_line(visit, item, mpp, tell, work)
         except InputError as error:
             reason = str(error)
         except turns.Stopped:
@@ -253,10 +248,9 @@ class Uploads:
             reason = f"{item.name}: {_FAILED}."
         with visit.lock:
             work.check()  # what newer work took away is not damaged
-            lines = [f"Left out: {reason}"] if reason else notes.lines()
-            batch.notes += [line for line in lines if line not in batch.notes]
             visit.changes += 1
             if found is None:
+                batch.notes.append(f"Left out: {reason}")
                 item.said, item.is_waiting = "left out", False
                 return
             index = next(k for k, each in enumerate(batch.items) if each is item)
@@ -266,12 +260,12 @@ class Uploads:
                 visit.show(batch, 0)
             done(index)
 
-    def _in_line(self, visit, item, mpp, notes, tell, work):
+    def _in_line(self, visit, item, mpp, tell, work):
         """Return what an upload is; it waits where the line of regions is full."""
         while True:
             try:
                 self.files.check_room()
-                return self._read(visit, item.upload, item.name, mpp, notes, tell, work)[0]
+                return self._read(visit, item.upload, item.name, mpp, tell, work)[0]
             except turns.LineFull:
                 work.stop.wait(_RETRY_SECONDS)
                 work.check()

@@ -138,9 +138,9 @@ def _layout(reader, handlers, *, has_slides):
         gr.Markdown("[Whole slides of this server](viewer/)")
     parts = {}
     with gr.Row():
-        with gr.Column(scale=2, min_width=300):
+        with gr.Column(scale=1, min_width=300):
             parts |= _inputs(reader, handlers.examples)
-        with gr.Column(scale=3, min_width=320):
+        with gr.Column(scale=2, min_width=320):
             parts |= _results()
     with gr.Accordion("This session", open=False):
         gr.Markdown(
@@ -155,7 +155,7 @@ def _layout(reader, handlers, *, has_slides):
 def _inputs(reader, examples):
     parts, settings = {}, list(reader.points)
     parts["files"] = gr.File(
-        label="Patches, regions (PNG, JPEG, TIFF) or slides (SVS, NDPI, SCN, BIF)",
+        label="Pictures (PNG, JPEG, TIFF), slides (SVS, NDPI, SCN, BIF)",
         elem_id="files",
         file_count="multiple",
         file_types=[".png", ".jpg", ".jpeg", ".tif", ".tiff", *slide_uploads.SUFFIXES],

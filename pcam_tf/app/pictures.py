@@ -1,6 +1,8 @@
 """Pictures as visitors give them: their names, their scales, and what is to be said of both."""
 
+import collections
 import re
+from collections.abc import Iterable
 
 from pcam_tf.data import image_files, image_scale
 from pcam_tf.errors import InputError
@@ -45,35 +47,30 @@ def check_scale(task: Task, name: str, picture: image_files.Picture) -> None:
         )
 
 
-class Notes:
-    """What is to be said of the pictures of a batch, each thing once."""
+def notes_of(task: Task, picture: image_files.Picture, *, is_cropped: bool) -> tuple[str, ...]:
+    """Return what is to be said of a picture: doubts, an assumed scale, a part that was not read.
 
-    def __init__(self, task: Task, *, are_several: bool):
-        self._task, self._are_several = task, are_several
-        self._doubts, self._is_assumed, self._cropped = [], False, 0
-
-    def add(self, picture: image_files.Picture, *, is_cropped: bool) -> None:
-        """Note what is doubtful in a picture, and whether only its centre was read."""
-        self._doubts += [note for note in picture.doubts if note not in self._doubts]
-        self._is_assumed = self._is_assumed or picture.is_assumed
-        self._cropped += is_cropped
-
-    def lines(self) -> list[str]:
-        """Return it in sentences."""
-        about = "a" if self._are_several else "the"
-        lines = [f"About {about} picture: {note}." for note in self._doubts]
-        if self._is_assumed:
-            lines.append(_assumed_scale(self._task, is_silent=not self._doubts))
-        if self._cropped:
-            which = f"of {self._cropped} larger pictures" if self._cropped > 1 else "of the picture"
-            lines.append(f"Only the centre {which} was read: there is no room for a second patch.")
-        return lines
+    Args:
+        task: at whose scale the picture is.
+        picture: as it was read.
+        is_cropped: whether only its centre counts.
+    """
+    lines = [f"About the picture: {note}." for note in picture.doubts]
+    if picture.is_assumed:
+        # A silent file states no scale at all.
+        why = "No usable scale is stated" if lines else "The file does not state its scale"
+        lines.append(
+            f"{why}. It was read at {task.mpp} microns per pixel. If that is wrong, enter the "
+            'right number and press "Read again".'
+        )
+    if is_cropped:
+        lines.append(
+            "Only the centre of the picture was read: there is no room for a second patch."
+        )
+    return tuple(lines)
 
 
-def _assumed_scale(task, *, is_silent):
-    """Return the note about a file without a usable scale; a silent one states none."""
-    why = "The file does not state its scale. It" if is_silent else "No usable scale is stated. It"
-    return (
-        f"{why} was read at {task.mpp} microns per pixel. If that is wrong, enter the right number "
-        'and press "Read again".'
-    )
+def notes_of_all(notes: Iterable[tuple[str, ...]]) -> list[str]:
+    """Return the notes about several pictures, each once, with the number of pictures."""
+    counts = collections.Counter(line for lines in notes for line in lines)
+    return [f"{'1 picture' if n == 1 else f'{n} pictures'}: {line}" for line, n in counts.items()]

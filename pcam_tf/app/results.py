@@ -33,6 +33,7 @@ class PatchResult:
     patch: np.ndarray  # uint8 (side, side, 3)
     probabilities: np.ndarray | None  # float64 (classes,), calibrated; None: no tissue
     notice: str  # how it differs from the training data, or ""
+    notes: tuple[str, ...] = ()  # about the picture
     copy: int = 1  # from 2 on for a further patch of the same name and content
     review: Review | None = None
     cell: tuple[int, int] | None = None  # row and column, if it is a place
@@ -64,7 +65,7 @@ class RegionResult:
     mpp: float  # of the picture that was given
     source: Path | None = None  # the file that was given; None: drawn
     sha256: str = ""  # of that file
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # about the picture, and large steps
     key: str = dataclasses.field(
         default_factory=lambda: secrets.token_urlsafe(18)
     )  # for the viewer

@@ -172,6 +172,7 @@ def _guarded(page, host, port, auth, names):
         theme=gr.themes.Default(
             primary_hue="blue", neutral_hue="slate", font=_FONTS, font_mono=_MONOSPACE
         ),
+        i18n=gr.I18n(en={"common.upload": "Add files"}),  # gradio has a button, and no name for it
         css=css, head="".join(f"<script>{script}</script>" for script in scripts),
     )  # fmt: skip
     mounted = app.routes[-1].app

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from pcam_tf.app import findings, overlays
+from pcam_tf.app import findings, overlays, pictures
 from pcam_tf.app.findings import Point, Reader
 from pcam_tf.app.judgements import Answer
 from pcam_tf.app.results import PatchResult, RegionResult
@@ -149,12 +149,14 @@ def _headline(colour, text):
 
 
 def notices(state: Visit) -> list[str]:
-    """Return warnings: unusual pictures, an unknown scale, large steps."""
-    # The viewer says of a region's place what there is to say of it.
+    """Return warnings: unusual pictures, an unknown scale, large steps, what was left out."""
     shown = state.region or state.chosen_patch
-    lines = [shown.notice] if shown else []
-    lines += state.region.notes if state.region else []
-    return [line for line in [*lines, *state.batch.notes] if line]
+    if shown is None:
+        results = [*state.batch.patches, *state.batch.regions]
+        return pictures.notes_of_all(each.notes for each in results) + state.batch.notes
+    # The viewer says of a region's place what there is to say of it.
+    left_out = state.batch.notes if len(state.batch.items) == 1 else []
+    return [*filter(None, [shown.notice]), *shown.notes, *left_out]
 
 
 def refusal(reason: str) -> str:
@@ -186,11 +188,11 @@ def as_json(reader: Reader, state: Visit, point: Point) -> dict:
 
     The `call` of a patch without tissue is "no tissue", and its probability null.
     """
-    common = {"threshold": point.threshold, "notes": state.batch.notes, "model": reader.name}
+    notes = list((state.region or state.chosen_patch).notes)
+    common = {"threshold": point.threshold, "notes": notes, "model": reader.name}
     if state.region:
         point = point.of_cells
         common["threshold"] = point.threshold
-        common["notes"] = [*state.region.notes, *state.batch.notes]
         content = {"kind": "region", **_region_json(reader, state.region, point)}
         notice = state.region.notice
     else:

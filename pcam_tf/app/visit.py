@@ -43,7 +43,7 @@ class Pending:
 
 @dataclasses.dataclass
 class Batch:
-    """What was given at once: its results in order, and notes about it."""
+    """What was given at once: its results in order, and what was left out of it."""
 
     items: list[PatchResult | RegionResult | OwnSlide | Pending] = dataclasses.field(
         default_factory=list

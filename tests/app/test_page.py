@@ -8,6 +8,7 @@ import odd_pictures
 import pandas as pd
 import pytest
 import tiny_training
+from controls import too_small, unnamed
 from PIL import Image
 from small_slide import PLAN
 
@@ -389,6 +390,7 @@ def test_a_region_is_looked_at_in_the_viewer_and_judged(tab, served):
     assert "of the tissue is called tumour" in tab.locator("#summary").inner_text()
 
     # A place is looked at, and the picture stays where it is; the page asks for a judgement.
+    viewer.locator("#picture").focus()
     box = tab.locator("#region iframe").bounding_box()
     viewer.locator("#picture").press("Enter")
     viewer.locator("#answer.read").wait_for()
@@ -489,6 +491,26 @@ def test_several_regions_are_read_while_the_first_is_looked_at(tab, served, patc
     served[2].visits.end("nobody")
 
 
+@pytest.mark.parametrize(("width", "height"), [(1366, 768), (390, 844)])
+def test_every_control_has_a_name_and_room_for_a_finger(tab, patches, tmp_path, width, height):
+    files = [tmp_path / f"{name}.png" for name in ("one", "two")]
+    for file, patch in zip(files, patches, strict=False):
+        Image.fromarray(patch).save(file)
+    tab.set_viewport_size({"width": width, "height": height})
+    tab.locator("input[type=file]").first.set_input_files(files)
+    tab.locator("#batch .open").first.click()
+    tab.locator("#patch .frame").wait_for()
+    tab.get_by_text("This session").click()
+    tab.locator("#log .open").first.wait_for()
+    assert unnamed(tab) == [] and too_small(tab) == []
+    assert tab.get_by_role("button", name=re.compile(r"^common\.")).count() == 0  # a key of gradio
+    page = "document.documentElement"
+    assert tab.evaluate(f"{page}.scrollWidth <= {page}.clientWidth")
+    for name in ("Accept", "Disagree", "I am unsure"):
+        box = tab.get_by_text(name, exact=True).bounding_box()
+        assert box["x"] > 0 and box["x"] + box["width"] < width
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_warning_is_legible_and_a_narrow_page_fits(tab, scheme):
     tab.emulate_media(color_scheme=scheme)
@@ -501,6 +523,7 @@ def test_the_warning_is_legible_and_a_narrow_page_fits(tab, scheme):
     tab.locator("#region iframe").wait_for()
     top = "document.querySelector('#summary').getBoundingClientRect().top"
     tab.wait_for_function(f"0 <= {top} && {top} < 450")  # the answer is in view
+    assert tab.evaluate("scrollY") > 0 and 0 <= banner.bounding_box()["y"] < 40  # it is sticky
     page = "document.documentElement"
     assert tab.evaluate(f"{page}.scrollWidth - {page}.clientWidth") == 0
     assert tab.evaluate("[...document.images].every((each) => each.hasAttribute('alt'))")

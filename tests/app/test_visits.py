@@ -223,7 +223,7 @@ def test_doubts_about_a_scale_are_shown_and_the_file_is_not_called_silent(reader
     for doubts in ((), (doubt,)):
         assumed = picture._replace(doubts=doubts, is_assumed=True)
         batches.read_pictures(reader, state, [("one.png", assumed)])
-        told = " ".join(state.batch.notes)
+        told = " ".join(state.item.notes)
         assert "0.972" in told and "Read again" in told
         assert (doubt in told) == bool(doubts) != ("does not state" in told)
 

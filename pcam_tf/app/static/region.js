@@ -12,6 +12,8 @@ function show() {
       {src: wanted, title: 'The region under its heat map', onload: tell});
     host.replaceChildren(...(frame ? [frame] : []));
     address = wanted;
+    // It stands below the table of what was given at once.
+    if (frame && document.querySelector('#batch tr')) frame.scrollIntoView({block: 'nearest'});
   } else if (frame) tell();
 }
 window.addEventListener('message', ({origin, source, data}) => {
