@@ -23,7 +23,7 @@ class LargeSlide(InputError):
     """A slide of more megapixels than a region may have, which is read as a slide."""
 
     def __init__(self, name: str, mpp: float):
-        super().__init__(f"{name} is a whole slide: give it on the page, as a single file.")
+        super().__init__(f"{name} is a whole slide: give it on the page.")
         self.mpp = mpp  # microns per pixel, stated or given
 
 
