@@ -1,4 +1,4 @@
-"""What the page does on each event, and what it answers to a program."""
+"""What the page does on each event."""
 
 import dataclasses
 import os
@@ -16,10 +16,8 @@ from pcam_tf.app import (
     page_values,
     pictures,
     places,
-    private_files,
     results,
     reviews,
-    turns,
     views,
     visit,
     visit_tables,
@@ -27,15 +25,14 @@ from pcam_tf.app import (
 from pcam_tf.app.batches import Uploads
 from pcam_tf.app.findings import Reader
 from pcam_tf.app.private_files import PrivateFiles
+from pcam_tf.app.programs import Programs
 from pcam_tf.app.turns import Turns, Work
-from pcam_tf.app.visit import Pending, Visit
+from pcam_tf.app.visit import Pending
 from pcam_tf.app.visits import Visits
 from pcam_tf.data import image_files
 from pcam_tf.errors import InputError
 from pcam_tf.task import PCAM
 
-# Magnifications of scanners, and their microns per pixel.
-POWERS = {"40×": 0.25, "20×": 0.5, "10×": 1.0}
 _PROGRESS = gr.Progress()  # gradio replaces it by the visitor's own
 
 
@@ -54,7 +51,7 @@ class Handlers:
         turns: at the model.
         visits: of the open tabs.
         uploads: reads what they give.
-        calls: the stop flags of programs' calls, by session.
+        programs: what programs call.
     """
 
     reader: Reader
@@ -64,11 +61,12 @@ class Handlers:
     turns: Turns = dataclasses.field(default_factory=Turns)
     visits: Visits = dataclasses.field(init=False)
     uploads: Uploads = dataclasses.field(init=False)
-    calls: dict[str, set[threading.Event]] = dataclasses.field(default_factory=dict)
+    programs: Programs = dataclasses.field(init=False)
 
     def __post_init__(self):
         self.examples = examples.example_pictures(self.reader.task)
         self.visits, self.uploads = Visits(self.files), Uploads(self.reader, self.files)
+        self.programs = Programs(self.reader, self.files, self.turns)
 
     def warm_up(self) -> None:
         """Do once what is slow the first time only, so that the first visitor need not wait."""
@@ -90,12 +88,12 @@ class Handlers:
             raise InputError(f"{len(files)} pictures: give at most {visit.MOST_PICTURES} at once.")
         with state.lock:
             work.check()
-            state.take_uploads(_upload(path, self.files) for path in files)
+            state.take_uploads(self.files.upload(path) for path in files)
         return self._read_uploads(state, None, work, progress)
 
     def read_at_power(self, power, setting, request: gr.Request, progress=_PROGRESS):
         """Read the visit's files at the magnification that the visitor chose."""
-        return self.read_again(POWERS[power], setting, request, progress)
+        return self.read_again(pictures.POWERS[power], setting, request, progress)
 
     def read_again(self, mpp, setting, request: gr.Request, progress=_PROGRESS):
         """Read the visit's files at the scale that the visitor entered."""
@@ -293,38 +291,10 @@ class Handlers:
         where = "Saved." if self.reviews_file else "Kept in this session only: no file was given."
         return values | {"review": f"{text} {where}", "comment": "", "unsure": False}
 
-    def predict(self, picture, mpp, setting, request: gr.Request):
-        """Predict one patch or region and return the result as JSON.
-
-        Args:
-            picture: a PNG, JPEG or TIFF file.
-            mpp: its microns per pixel, a number or text; 0 or "": as the file states, or else the
-                model's own.
-            setting: the operating point, as on the page.
-        """
-        if not picture:
-            raise InputError("give a picture.")
-        point, work = self.reader.points[setting], Work(self.turns)
-        flags = self.calls.setdefault(str(request.session_hash), set())
-        flags.add(work.stop)
-        state = Visit(self.files.new_visit())
-        try:
-            self.files.check_room()
-            path, mpp = _upload(picture, self.files), pictures.entered_mpp(mpp)
-            given = [(path.name, self.uploads.read_one(state, path, mpp, work))]
-            batches.read_pictures(self.reader, state, given, work=work)
-            return views.as_json(self.reader, state, point)
-        except turns.Stopped as error:
-            raise InputError("the call was stopped.") from error
-        finally:
-            flags.discard(work.stop)
-            private_files.remove(state.folder)
-
     def leave(self, request: gr.Request):
         """Stop the work of a visitor or a program that left, and delete the files."""
         self.visits.end(request.session_hash)
-        for stop in self.calls.pop(str(request.session_hash), ()):
-            stop.set()
+        self.programs.leave(request.session_hash)
 
     def sweep(self) -> None:
         """Delete what nobody has used for long."""
@@ -384,13 +354,3 @@ class Handlers:
 
 def _progress_bar(progress):
     return lambda text, done, total: progress((done, total), desc=text, unit="places")
-
-
-def _upload(path: str, files: PrivateFiles) -> Path:
-    """Return the path of an upload; any other file is refused."""
-    path = Path(path).resolve()
-    if not path.is_relative_to(files.uploads.resolve()):
-        raise InputError("that file was not uploaded here.")
-    if not path.is_file():
-        raise InputError("the upload has expired: give the picture again.")
-    return path

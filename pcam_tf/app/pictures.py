@@ -8,6 +8,9 @@ from pcam_tf.data import image_files, image_scale
 from pcam_tf.errors import InputError
 from pcam_tf.task import Task
 
+# Magnifications of scanners, and their microns per pixel.
+POWERS = {"40×": 0.25, "20×": 0.5, "10×": 1.0}
+
 
 def safe_name(name: str) -> str:
     """Return a file's name without characters that a shell, a page or a spreadsheet acts upon."""

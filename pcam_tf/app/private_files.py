@@ -66,6 +66,19 @@ class PrivateFiles:
         folder.mkdir(mode=0o700)
         return folder
 
+    def upload(self, path: str) -> Path:
+        """Return the path of an upload that a request names.
+
+        Raises:
+            InputError: it is another file, or was deleted.
+        """
+        path = Path(path).resolve()
+        if not path.is_relative_to(self.uploads.resolve()):
+            raise InputError("that file was not uploaded here.")
+        if not path.is_file():
+            raise InputError("the upload has expired: give the picture again.")
+        return path
+
     def check_room(self, size: int = 0) -> None:
         """Refuse what does not fit.
 

@@ -79,16 +79,16 @@ def test_programs_do_not_end_visits(handlers, patch, region):
     handlers.read_files([uploaded(handlers, region)], "Balanced", tab())
     picture = uploaded(handlers, patch)
     for number in range(visits.MOST + 30):
-        handlers.predict(picture, 0.972, "Balanced", tab(f"program {number}"))
+        handlers.programs.predict(picture, 0.972, "Balanced", tab(f"program {number}"))
     assert handlers.choose_place("Balanced", tab(), clicked(row=1, column=1))["shown"]
-    assert not handlers.calls.get("program 1")
+    assert not handlers.programs.calls.get("program 1")
 
 
 def test_a_call_deletes_nothing_that_it_names(handlers, patch):
     picture = uploaded(handlers, patch)
     state = handlers.read_files([picture], "Balanced", tab())
-    first = handlers.predict(picture, 0.972, "Balanced", tab("a program"))
-    assert handlers.predict(picture, 0.972, "Balanced", tab("a program")) == first
+    first = handlers.programs.predict(picture, 0.972, "Balanced", tab("a program"))
+    assert handlers.programs.predict(picture, 0.972, "Balanced", tab("a program")) == first
     handlers.leave(tab("a program"))
     handlers.leave(tab())
     assert state["shown"] and private_files.Path(picture).is_file()
@@ -300,7 +300,7 @@ def test_a_full_quota_is_said(handlers, patch, monkeypatch):
     monkeypatch.setattr(private_files, "QUOTA_BYTES", 10)
     for act in (
         lambda: handlers.read_files([picture], "Balanced", tab()),
-        lambda: handlers.predict(picture, 0.972, "Balanced", tab()),
+        lambda: handlers.programs.predict(picture, 0.972, "Balanced", tab()),
     ):
         with pytest.raises(InputError, match="no room for more pictures"):
             act()

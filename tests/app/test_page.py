@@ -360,19 +360,32 @@ def test_a_slide_file_opens_in_the_viewer(tab, tmp_path):
 
 
 @pytest.mark.usefixtures("small_regions")
-def test_a_large_slide_is_read_on_the_page_when_asked(tab, tmp_path):
+def test_a_large_slide_is_read_on_the_page_when_asked_and_judged(tab, served, tmp_path):
     pytest.importorskip("imagecodecs")
     file = slide_files.write_slide(PLAN, tmp_path / "one.svs", mpp=0.5, kind="svs")
     tab.locator("input[type=file]").first.set_input_files(file)
     viewer = tab.frame_locator("#region iframe")
     viewer.get_by_text("Not read yet.").wait_for()
-    viewer.get_by_role("button", name="Read", exact=True).click()
+    with served[2].turns.small():  # so that it is still being read
+        viewer.get_by_role("button", name="Read", exact=True).click()
+        viewer.get_by_role("button", name="Cancel").wait_for()
+        tab.get_by_role("button", name="Patch with tumour").click()
+        tab.get_by_text("The new picture is being read.").wait_for()
+    tab.locator("#patch .frame").wait_for()
+    # Its job has gone on; the row of the history leads back to it.
+    tab.get_by_text("This session").click()
+    tab.locator("#log .open").filter(has_text="one.svs").click()
     viewer.get_by_role("heading", name="Findings").wait_for()
     viewer.locator("body[data-ready]").wait_for()
     viewer.locator("#picture").press("Enter")
     viewer.locator("#answer.read").wait_for()
     assert "A whole slide: one.svs" in tab.locator("#summary").inner_text()
-    assert tab.locator("#review_row").is_hidden()
+    tab.get_by_role("button", name="Disagree").click()
+    tab.locator("#reviewed").get_by_text("The reviewer disagrees").wait_for()
+    row = pd.read_csv(served[1]).iloc[-1]
+    assert row["file"] == "one.svs" and len(row["file_sha256"]) == 64
+    centre_um = 9.5 * 32 * 0.972
+    assert (row["x_um"], row["x_px"]) == pytest.approx((centre_um, centre_um / 0.5), abs=0.1)
     viewer.locator("#picture").press("3")
     tab.get_by_label("Few false alarms").check()
     assert viewer.get_by_role("button", name="10×").get_attribute("aria-current") == "true"
