@@ -63,7 +63,7 @@ def read_pictures(
     _number_copies(batch.items)
     with visit.lock:
         work.check()
-        visit.give(batch, 0 if len(batch.items) == 1 else None)
+        visit.give(batch, batch.only)
 
 
 def _result(reader, visit, name, picture, source, progress, work):
@@ -74,6 +74,7 @@ def _result(reader, visit, name, picture, source, progress, work):
             found = results.patch_result(reader, name, pixels, work)
             is_cropped = pixels.shape != task.shape
             found.notes = pictures.notes_of(task, picture, is_cropped=is_cropped)
+            found.source = source
             return found
         found = results.region_result(reader, name, picture, progress, work)
         found.notes += pictures.notes_of(task, picture, is_cropped=False)
@@ -146,8 +147,7 @@ class Uploads:
         batch.notes = [f"Left out: {reason}" for reason in refused]
         with visit.lock:
             work.check()
-            is_one = len(batch.items) == 1 and not isinstance(batch.items[0], Pending)
-            visit.give(batch, 0 if is_one else None)
+            visit.give(batch, batch.only)
         return used
 
     def _first_look(self, visit, upload, mpp, work):
@@ -197,7 +197,7 @@ class Uploads:
                 slides.set_scale(key, mpp)
             with upload.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            slide = OwnSlide(key, name, slides, digest)
+            slide = OwnSlide(key, name, slides, upload, digest)
             with visit.lock:
                 work.check()
                 visit.keep_slide(slide)
@@ -221,6 +221,8 @@ class Uploads:
         waiting = [item for item in batch.items if isinstance(item, Pending)]
         try:
             for number, item in enumerate(waiting, 1):
+                if batch.index(item) is None:  # it was taken away
+                    continue
                 tell = _teller(visit, f"{number} of {len(waiting)}: {item.name}")
                 tell("Reading", 0, 0)
                 self._read_pending(visit, batch, item, mpp, tell, work, done)
@@ -253,11 +255,13 @@ class Uploads:
                 batch.notes.append(f"Left out: {reason}")
                 item.said, item.is_waiting = "left out", False
                 return
-            index = next(k for k, each in enumerate(batch.items) if each is item)
+            index = batch.index(item)
+            if index is None:  # it was taken away meanwhile
+                return
             batch.items[index] = found
             _number_copies(batch.items)
-            if visit.batch is batch and len(batch.items) == 1:
-                visit.show(batch, 0)
+            if visit.batch is batch and batch.only is not None:
+                visit.show(batch, batch.only)
             done(index)
 
     def _in_line(self, visit, item, mpp, tell, work):
@@ -265,7 +269,7 @@ class Uploads:
         while True:
             try:
                 self.files.check_room()
-                return self._read(visit, item.upload, item.name, mpp, tell, work)[0]
+                return self._read(visit, item.source, item.name, mpp, tell, work)[0]
             except turns.LineFull:
                 work.stop.wait(_RETRY_SECONDS)
                 work.check()

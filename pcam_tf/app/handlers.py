@@ -197,6 +197,15 @@ class Handlers:
             state.take_uploads(())
         return page_values.empty("No picture yet.")
 
+    def remove_some(self, files, request: gr.Request):
+        """Forget the answers of files that the visitor takes away, and keep those of the others."""
+        if not files:
+            return self.remove_files(request)
+        state = self.visits.find(request.session_hash)
+        with state.lock:
+            state.keep_uploads(Path(path).resolve() for path in files)
+        return page_values.of_visit(self.reader, state)
+
     def choose_place(self, setting, request: gr.Request, event: gr.EventData):
         """Look at the place of the region or slide that the visitor chose."""
         state = self.visits.find(request.session_hash)

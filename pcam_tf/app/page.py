@@ -178,15 +178,18 @@ def _connect(parts, handlers):
         _answering(handlers.follow, named), None, outputs, queue=False, show_progress="hidden",
         api_visibility="private",
     )  # fmt: skip
-    gr.on(
-        [parts["files"].clear, parts["files"].delete],
-        _answering(handlers.remove_files, named, handlers.refused),
-        None,
-        outputs,
-        js=_PENDING_JS["removed"],
-        queue=False,
-        api_visibility="private",
-    )
+    for event, handler, inputs in (
+        (parts["files"].clear, handlers.remove_files, None),
+        (parts["files"].delete, handlers.remove_some, [parts["files"]]),
+    ):
+        event(
+            _answering(handler, named, handlers.refused),
+            inputs,
+            outputs,
+            js=_PENDING_JS["removed"],
+            queue=False,
+            api_visibility="private",
+        )
 
 
 def _add_endpoint(handlers):

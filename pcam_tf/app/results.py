@@ -34,6 +34,7 @@ class PatchResult:
     probabilities: np.ndarray | None  # float64 (classes,), calibrated; None: no tissue
     notice: str  # how it differs from the training data, or ""
     notes: tuple[str, ...] = ()  # about the picture
+    source: Path | None = None  # the file that was given; None: drawn, or a place
     copy: int = 1  # from 2 on for a further patch of the same name and content
     review: Review | None = None
     cell: tuple[int, int] | None = None  # row and column, if it is a place

@@ -28,6 +28,7 @@ class OwnSlide(NamedTuple):
     key: str
     name: str
     folder: SlideFolder  # of this slide alone
+    source: Path  # the file that was given
     sha256: str  # of its file
 
 
@@ -36,7 +37,7 @@ class Pending:
     """A picture that is not read yet, or is not going to be."""
 
     name: str
-    upload: Path
+    source: Path  # the file that was given
     said: str = "not read yet"
     is_waiting: bool = True
 
@@ -50,6 +51,16 @@ class Batch:
     )
     notes: list[str] = dataclasses.field(default_factory=list)
     uploads: list[Path] = dataclasses.field(default_factory=list)  # the visit's own copies
+
+    def index(self, item) -> int | None:
+        """Return where an item, the very same, stands; None if it was taken away."""
+        return next((k for k, each in enumerate(self.items) if each is item), None)
+
+    @property
+    def only(self) -> int | None:
+        """The index of an item that is the only one and has been read."""
+        is_read = len(self.items) == 1 and not isinstance(self.items[0], Pending)
+        return 0 if is_read else None
 
     @property
     def patches(self) -> list[PatchResult]:
@@ -66,7 +77,7 @@ class Reading(NamedTuple):
     """What a row of the log brings back."""
 
     batch: Batch
-    index: int  # of the item that is opened
+    item: PatchResult | RegionResult | OwnSlide  # of it, that is opened
     place: PatchResult | None  # of a region or slide
 
 
@@ -97,6 +108,7 @@ class Visit:
     shown_changes: int = 0  # of them, when the page was shown the last time
     lock: threading.RLock = dataclasses.field(default_factory=threading.RLock, repr=False)
     _drops: int = 0
+    _copies: dict[Path, Path] = dataclasses.field(default_factory=dict)  # of the last uploads
 
     @property
     def item(self) -> PatchResult | RegionResult | OwnSlide | None:
@@ -138,9 +150,26 @@ class Visit:
         """
         self._drops += 1
         folder, batch = self.folder / "uploads" / str(self._drops), Batch()
+        copies = {}
         for number, path in enumerate(paths):  # two files of one name lie in two folders
-            batch.uploads.append(private_files.copy(path, folder / str(number)))
+            copies[path] = private_files.copy(path, folder / str(number))
+        batch.uploads, self._copies = list(copies.values()), copies
         self.give(batch)
+
+    def keep_uploads(self, paths: Iterable[Path]) -> None:
+        """Take all uploads of the last batch away but some; what is open of those stays open."""
+        copies = [self._copies[path] for path in paths if path in self._copies]
+        batch, shown = self.given, self.item
+        gone = [item for item in batch.items if item.source not in copies]
+        for item in gone:
+            if isinstance(item, OwnSlide):
+                self.close_slide(item)
+        batch.items = [item for item in batch.items if all(item is not each for each in gone)]
+        batch.uploads = copies
+        if self.batch is batch:
+            chosen = batch.index(shown)
+            place = None if chosen is None else self.place
+            self.show(batch, batch.only if chosen is None else chosen, place)
 
     def give(self, batch: Batch, chosen: int | None = None) -> None:
         """Show a batch, in place of the one that was given before; that is read no more."""

@@ -31,16 +31,16 @@ def add_to_log(
         setting: its name.
     """
     rows = [
-        _row(reader, batch.items[index], point, setting) | {"reading": Reading(batch, index, None)}
-        for index in indices
-        if not isinstance(batch.items[index], Pending)
+        _row(reader, item, point, setting) | {"reading": Reading(batch, item, None)}
+        for item in (batch.items[index] for index in indices)
+        if not isinstance(item, Pending)
     ]
     _append(state, rows)
 
 
 def add_place_to_log(reader: Reader, state: Visit, point: Point, setting: str) -> None:
     """Add a row to the log for the place that is looked at, see `add_to_log`."""
-    opened = Reading(state.batch, state.chosen, state.place)
+    opened = Reading(state.batch, state.item, state.place)
     _append(state, [_row(reader, state.place, point, setting) | {"reading": opened}])
 
 
@@ -91,15 +91,16 @@ def open_again(state: Visit, number: int) -> bool:
         row = next((row for row in state.log if row["number"] == number), {})
         if "reading" not in row:
             raise InputError("this picture is not kept any more: give it again.")
-        batch, index, place = row["reading"]
-        item = batch.items[index]
+        batch, item, place = row["reading"]
         is_kept = isinstance(item, PatchResult) or item.key in state.regions | state.slides
         if not is_kept and place is None:
             raise InputError(f"{item.name} is not kept any more: give it again.")
         if not is_kept:
-            batch, index, place = Batch([place]), 0, None
+            item, place = place, None
+        if batch.index(item) is None:  # or it was taken away
+            batch = Batch([item])
         is_other = state.batch is not batch
-        state.show(batch, index, place)
+        state.show(batch, batch.index(item), place)
         state.setting = row["setting"]
         return is_other
 

@@ -291,3 +291,29 @@ def test_a_row_that_is_opened_while_uploads_are_read_stays(handlers, patches, mo
     thread.join()
     assert [type(each) for each in raised] == [turns.Stopped]
     assert visit_of(handlers).item.name == "before.png" and len(visit_of(handlers).log) == 1
+
+
+def test_a_file_that_is_taken_away_takes_only_its_own_answer(handlers, given, patches):
+    engine = handlers.reader.engine
+    second = uploaded(handlers, patches[3], "second.png")
+    engine.hold()
+    handlers.read_files([*given, second], "Balanced", tab())
+    state = visit_of(handlers)
+    handlers.choose_item("Balanced", tab(), clicked(number=3))
+    # The first region, while it is read, and a patch.
+    values = handlers.remove_some([given[2], second], tab())
+    assert [row[0] for row in texts_of(values)] == ["region.png (2)", "second.png"]
+    assert "second.png" in values["summary"] and state.chosen == 1
+    engine.may_go.release(100)
+    read_all(handlers)
+    values = handlers.follow(tab())
+    assert texts_of(values)[0][1].endswith("of tissue tumour")
+    assert len(state.batch.items) == 2 and "second.png" in values["log"]
+    # The history still has the patch, alone.
+    values = handlers.open_again("Balanced", tab(), clicked(number=0))
+    assert "patch.png" in values["summary"] and not values["batch"]["visible"]
+    # What is open is taken away: the only one that is left opens.
+    handlers.open_again("Balanced", tab(), clicked(number=1))
+    values = handlers.remove_some([given[2]], tab())
+    assert values["region"]["visible"] and not values["patch"]["visible"] and not values["shown"]
+    assert handlers.remove_some([], tab())["summary"] == handlers.remove_files(tab())["summary"]

@@ -276,6 +276,11 @@ def test_a_visit(tab, served, reader, patches, tmp_path):
     with tab.expect_download() as download:
         tab.get_by_role("button", name="Predictions (CSV)").click()
     assert len(pd.read_csv(download.value.path())) == 3
+    # One file is taken away: the others keep their answers.
+    tab.get_by_label("Remove this file").first.click()
+    tab.wait_for_function("document.querySelectorAll('#batch .open').length === 2")
+    assert not any("patch b1" in each for each in names.all_inner_texts())
+    assert tab.locator("#summary .call").is_visible()
 
     # A visitor's pictures are gone once the visitor is.
     visits = served[2].files.visits
