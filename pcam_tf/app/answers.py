@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import fastapi
-import jinja2
 from fastapi.responses import HTMLResponse
 
 from pcam_tf.app import views
@@ -13,8 +12,7 @@ from pcam_tf.errors import InputError
 
 def rendered(template: str, **values) -> HTMLResponse:
     """Return a page from a template of `static/`; every value is escaped."""
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    text = environment.from_string(views.static_text(template))
+    text = views.template(template)
     return HTMLResponse(text.render(research_only=views.RESEARCH_ONLY, **values))
 
 

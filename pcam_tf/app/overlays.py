@@ -125,7 +125,7 @@ def data_url(picture: Image.Image) -> str:
     content = io.BytesIO()
     if picture.mode == "RGBA" or max(picture.size) <= 512:
         kind = "png"
-        picture.save(content, "PNG", compress_level=3)
+        picture.save(content, "PNG", compress_level=1)  # the visitor waits
     else:
         kind = "jpeg"
         picture.save(content, "JPEG", quality=85)

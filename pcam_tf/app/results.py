@@ -16,6 +16,7 @@ from pcam_tf.app.reviews import Origin, Review
 from pcam_tf.app.turns import Work
 from pcam_tf.data import image_files
 from pcam_tf.errors import InputError
+from pcam_tf.models import engines
 from pcam_tf.slides import region_fields
 from pcam_tf.task import Task
 
@@ -144,9 +145,16 @@ def _heat(reader, pixels, progress, work):
         return findings.calibrated_heat(reader, raw), predictor.step_px
 
     def predict(patches):
-        with work.turns.batch():
-            work.check()
-            return findings.probabilities_one_view(reader, patches)
+        # Keras would compile again for another number of patches.
+        is_keras = engines.name_of(reader.engine) == "tensorflow"
+        size = len(patches) if is_keras else jobs.PATCHES
+        found = []
+        for first in range(0, len(patches), size):
+            with work.turns.batch():
+                work.check()
+                part = patches[first : first + size]
+                found.append(findings.probabilities_one_view(reader, part))
+        return np.concatenate(found)
 
     stride_px = slides.affordable_stride(pixels, reader.task)
     return slides.heat_map(predict, pixels, stride_px, count, reader.task), stride_px

@@ -6,7 +6,6 @@ They are drawn by `static/rows.*`. Sorting is the browser's.
 import base64
 import io
 
-import jinja2
 import numpy as np
 from PIL import Image
 
@@ -68,9 +67,7 @@ def _cells(reader, item, point):
 
 
 def _rendered(label, columns, rows, **places):
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(views.static_text("rows.html"))
-    return template.render(label=label, columns=columns, rows=rows, **places)
+    return views.template("rows.html").render(label=label, columns=columns, rows=rows, **places)
 
 
 def _thumbnail(item) -> str | None:

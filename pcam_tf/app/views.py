@@ -1,9 +1,11 @@
 """What the page says of a visit: texts, HTML, and the JSON answer."""
 
+import functools
 import html
 import importlib.resources
 import re
 
+import jinja2
 import numpy as np
 
 from pcam_tf.app import findings, overlays, pictures
@@ -23,6 +25,13 @@ def static_text(name: str) -> str:
     """Return the content of a file in `static/`."""
     folder = importlib.resources.files("pcam_tf.app") / "static"
     return (folder / name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def template(name: str) -> jinja2.Template:
+    """Return a template of `static/`; every value is escaped, since names are the user's."""
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(static_text(name))
 
 
 def title(task: Task) -> str:

@@ -3,7 +3,6 @@
 import datetime
 from pathlib import Path
 
-import jinja2
 from PIL import Image
 
 from pcam_tf import prediction
@@ -135,11 +134,7 @@ def report(
         pictures: a caption and a picture each.
         notices: warnings.
     """
-    # Every value is escaped: the name of a picture is the user's.
-    template = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True
-    ).from_string(views.static_text("report.html"))
-    return template.render(
+    return views.template("report.html").render(
         title="The model's prediction",
         rows=rows,
         pictures=[(caption, overlays.data_url(picture)) for caption, picture in pictures],
