@@ -39,6 +39,7 @@ def main() -> None:
         tab = browser.new_page(viewport={"width": 1280, "height": 900})
         tab.goto(address)
         look_at_region(tab)
+        tab.evaluate("scrollTo(0, 0)")  # the banner sticks to the top of what is seen
         keep(tab.screenshot(full_page=True), "app.png")
         tab.set_viewport_size({"width": 1366, "height": 768})
         tab.goto(f"{address}viewer/")

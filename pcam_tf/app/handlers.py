@@ -161,6 +161,8 @@ class Handlers:
         bar = _progress_bar(progress)
         batches.read_pictures(self.reader, state, given, progress=bar, work=work)
         state.item.notice = ""  # the page says that it is drawn
+        if state.region:
+            state.region.is_drawn = True
         return self._logged_values(state, work) | {"mpp": PCAM.mpp, "power": None, "files": None}
 
     def _example(self, name):

@@ -1,5 +1,7 @@
 """A place of a region or slide as a patch of its own, with the heat map's probability."""
 
+import dataclasses
+
 import numpy as np
 
 from pcam_tf import slides
@@ -23,7 +25,8 @@ def place_of_region(reader: Reader, region: RegionResult, row: int, column: int)
     origin = Origin(
         region.name, region.sha256, x_um, y_um, x_um / region.mpp, y_um / region.mpp
     )  # fmt: skip
-    return _place(reader, patch, region.probabilities[row, column], (row, column), origin)
+    found = _place(reader, patch, region.probabilities[row, column], (row, column), origin)
+    return dataclasses.replace(found, notice="") if region.is_drawn else found
 
 
 def place_of_slide(

@@ -59,7 +59,7 @@ def viewed_region(reader: Reader, region: RegionResult) -> Viewed:
     grid = Grid(rows, columns, region.stride_px * reader.task.mpp, slide.mpp)
     return Viewed(
         region.key, region.name, slide, grid, region.probabilities, _raw(reader, region),
-        tuple(filter(None, (region.notice, *region.notes))),
+        tuple(filter(None, (region.notice, *region.notes))), region.is_drawn,
     )  # fmt: skip
 
 

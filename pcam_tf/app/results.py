@@ -68,6 +68,7 @@ class RegionResult:
     source: Path | None = None  # the file that was given; None: drawn
     sha256: str = ""  # of that file
     notes: tuple[str, ...] = ()  # about the picture, and large steps
+    is_drawn: bool = False  # by a program: it need not be like the training data
     key: str = dataclasses.field(
         default_factory=lambda: secrets.token_urlsafe(18)
     )  # for the viewer

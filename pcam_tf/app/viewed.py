@@ -25,6 +25,7 @@ class Viewed:
         probabilities: float32 (rows, columns, classes), calibrated; NaN where there is no tissue.
         raw: of two classes the second's before calibration, float32 (rows, columns), where known.
         notes: what the reviewer should know.
+        is_drawn: whether it is a synthetic example, which need not be like the training data.
     """
 
     key: str
@@ -34,6 +35,7 @@ class Viewed:
     probabilities: np.ndarray | None = None
     raw: np.ndarray | None = None
     notes: tuple[str, ...] = ()
+    is_drawn: bool = False
 
     def heat(self, index: int) -> np.ndarray:
         """Return the heat map of a class, float32 (rows, columns).
@@ -94,7 +96,7 @@ def place(viewed: Viewed, reader: Reader, row: int, column: int, index: int) -> 
         "y_um": float(y_um),
         "probabilities": [float(each) for each in probabilities],
         "words": findings.likelihood(float(probabilities[index]), name),
-        "notice": findings.novelty_notice(reader, patch[None]),
+        "notice": "" if viewed.is_drawn else findings.novelty_notice(reader, patch[None]),
         "patch": overlays.data_url(Image.fromarray(patch)),
         "explanation": overlay and overlays.data_url(overlay),
         "square": _square(reader.task),

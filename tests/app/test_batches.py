@@ -10,7 +10,7 @@ import pytest
 from visitors import clicked, tab, uploaded
 
 from pcam_tf import synthetic
-from pcam_tf.app import findings, private_files, reading, region_views, turns
+from pcam_tf.app import findings, private_files, reading, region_views, turns, viewed
 from pcam_tf.app.handlers import Handlers
 from pcam_tf.errors import InputError
 from pcam_tf.task import PCAM
@@ -317,6 +317,17 @@ def test_a_file_that_is_taken_away_takes_only_its_own_answer(handlers, given, pa
     values = handlers.remove_some([given[2]], tab())
     assert values["region"]["visible"] and not values["patch"]["visible"] and not values["shown"]
     assert handlers.remove_some([], tab())["summary"] == handlers.remove_files(tab())["summary"]
+
+
+def test_a_synthetic_example_is_never_called_unusual(handlers, monkeypatch):
+    monkeypatch.setattr(findings, "novelty_notice", lambda *_: "Looks unlike the training data.")
+    values = handlers.read_example("Region", "Balanced", tab())
+    assert "unlike" not in values["summary"]
+    row, column = np.argwhere(np.isfinite(visit_of(handlers).region.probabilities[..., 1]))[0]
+    handlers.choose_place("Balanced", tab(), clicked(row=row, column=column))
+    assert visit_of(handlers).place.notice == ""
+    shown = region_views.viewed_region(handlers.reader, visit_of(handlers).region)
+    assert viewed.place(shown, handlers.reader, row, column, 1)["notice"] == ""
 
 
 def test_a_region_gives_its_turn_away_after_a_few_patches(handlers, patches, monkeypatch):
