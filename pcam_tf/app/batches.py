@@ -110,7 +110,8 @@ class Uploads:
 
         Args:
             visit: the visitor's, changed by this.
-            mpp: microns per pixel of the files; None: as they state.
+            mpp: microns per pixel of the file; of several files, of those larger than a patch that
+                state none. None: as they state.
             progress: of a single region.
             work: whether it is still wanted.
 
@@ -155,17 +156,34 @@ class Uploads:
         name = pictures.safe_name(upload.name)
         if reading.is_large(upload, name):
             return Pending(name, upload), None
-        picture = self.read_one(visit, upload, mpp, work)
+        picture = self._one_of_several(visit, upload, mpp, work)
         if results.is_region(self.reader.task, picture.pixels):
             return Pending(name, upload), None
         return self._of_picture(visit, upload, name, picture, _quietly, work)
 
-    def _read(self, visit, upload, name, mpp, progress, work):
-        """Return what an upload is, and its scale."""
+    def _one_of_several(self, visit, upload, mpp, work):
+        """Return a picture at the scale that it states, or else at the one that was entered."""
+        if mpp is None:
+            return self.read_one(visit, upload, None, work)
+        picture = None
         try:
-            picture = self.read_one(visit, upload, mpp, work)
+            picture = self.read_one(visit, upload, None, work)
+            pictures.check_scale(self.reader.task, upload.name, picture)
+            return picture
+        except slide_uploads.LargeSlide:
+            raise
+        except InputError:  # its scale is unknown, most likely
+            if picture:
+                reading.discard(picture.pixels)
+            return self.read_one(visit, upload, mpp, work)
+
+    def _read(self, visit, upload, name, mpp, progress, work, *, are_several=False):
+        """Return what an upload is, and its scale."""
+        read = self._one_of_several if are_several else self.read_one
+        try:
+            picture = read(visit, upload, mpp, work)
         except slide_uploads.LargeSlide as large:
-            return self._open_slide(visit, upload, name, mpp, work), large.mpp
+            return self._open_slide(visit, upload, name, mpp and large.mpp, work), large.mpp
         return self._of_picture(visit, upload, name, picture, progress, work)
 
     def _of_picture(self, visit, upload, name, picture, progress, work):
@@ -269,7 +287,9 @@ class Uploads:
         while True:
             try:
                 self.files.check_room()
-                return self._read(visit, item.source, item.name, mpp, tell, work)[0]
+                return self._read(visit, item.source, item.name, mpp, tell, work, are_several=True)[
+                    0
+                ]
             except turns.LineFull:
                 work.stop.wait(_RETRY_SECONDS)
                 work.check()

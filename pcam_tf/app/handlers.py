@@ -112,7 +112,8 @@ class Handlers:
     def _read_uploads(self, state, mpp, work, progress):
         used = self.uploads.read(state, mpp, _progress_bar(progress), work)
         self._read_regions(state, mpp, work)
-        return self._logged_values(state, work) | {"mpp": used, "power": None}
+        shown = {"power": None} | ({"mpp": used} if used else {})
+        return self._logged_values(state, work) | shown
 
     def _read_regions(self, state, mpp, work):
         """Begin to read the regions of a batch, while the visitor looks at its first results."""

@@ -63,8 +63,8 @@ def notes_of(task: Task, picture: image_files.Picture, *, is_cropped: bool) -> t
         # A silent file states no scale at all.
         why = "No usable scale is stated" if lines else "The file does not state its scale"
         lines.append(
-            f"{why}. It was read at {task.mpp} microns per pixel. If that is wrong, enter the "
-            'right number and press "Read again".'
+            f"{why}. It was read at {task.mpp} microns per pixel. If that is wrong, give it "
+            'alone, enter the right number and press "Read again".'
         )
     if is_cropped:
         lines.append(

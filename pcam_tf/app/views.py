@@ -137,14 +137,12 @@ def _counts_of_others(batch):
     pending = [item for item in batch.items if isinstance(item, Pending)]
     waiting = sum(item.is_waiting for item in pending)
     counts = {
-        "region": len(batch.regions),
-        "whole slide": sum(isinstance(item, OwnSlide) for item in batch.items),
-        "unread picture": waiting,
-        "picture left out": len(pending) - waiting,
+        ("region", "regions"): len(batch.regions),
+        ("whole slide", "whole slides"): sum(isinstance(each, OwnSlide) for each in batch.items),
+        ("still to be read",) * 2: waiting,
+        ("left out",) * 2: len(pending) - waiting,
     }
-    return ", ".join(
-        f"{count} {name if count == 1 else name + 's'}" for name, count in counts.items() if count
-    )
+    return ", ".join(f"{n} {names[n != 1]}" for names, n in counts.items() if n)
 
 
 def _colour(reader, counts):

@@ -24,6 +24,14 @@ def slide_file(tmp_path_factory):
     return slide_files.write_slide(PLAN, tmp_path_factory.mktemp("slides") / "a <b>.tif")
 
 
+@pytest.fixture(scope="session")
+def svs(tmp_path_factory):
+    """Return a slide as Aperio's scanners write them, 1280×1280 px at 0.486 microns per pixel."""
+    pytest.importorskip("imagecodecs")
+    folder = tmp_path_factory.mktemp("svs")
+    return slide_files.write_slide(PLAN, folder / "one.svs", mpp=PCAM.mpp / 2, kind="svs")
+
+
 @pytest.fixture
 def small_regions(monkeypatch):
     """Let any slide be larger than a region may be; the process that reads pictures is this one."""

@@ -95,7 +95,7 @@ def test_each_region_is_read_whole_and_opens_in_the_viewer(handlers, given, patc
     rows = texts_of(values)
     assert [row[0] for row in rows] == ["region.png", "patch.png", "region.png (2)"]
     assert rows[0][1] == rows[2][1] == "not read yet" and rows[1][1] in PCAM.classes
-    assert "1 patch: " in values["summary"] and "2 unread pictures" in values["summary"]
+    assert "1 patch: " in values["summary"] and "2 still to be read" in values["summary"]
     assert values["timer"].active and values["reading_row"]["visible"]
     with pytest.raises(InputError, match="give pictures first"):
         handlers.choose_item("Balanced", tab(), clicked(number=2))
@@ -166,10 +166,30 @@ def test_the_scale_is_asked_for_before_any_verdict_on_a_region(handlers, patches
     values = handlers.follow(tab())
     assert [row[1] for row in texts_of(values)] == ["left out"] * 2
     assert values["summary"].count("does not state its scale: choose") == 2
-    handlers.read_at_power("20×", "Balanced", tab())
+    values = handlers.read_at_power("20×", "Balanced", tab())
     state = read_all(handlers)
     assert [each.mpp for each in state.batch.regions] == [0.5] * 2
-    assert state.batch.notes == []
+    assert state.batch.notes == [] and "mpp" not in values
+
+
+def test_of_several_an_entered_scale_is_for_those_that_state_none(handlers, patches, svs):
+    region = np.tile(patches[1], (4, 4, 1))
+    files = [
+        uploaded(handlers, region, "silent.png", mpp=None),
+        uploaded(handlers, region, "stated.png", mpp=0.5),
+        uploaded(handlers, patches[0], "patch.png"),
+    ]
+    slide = handlers.files.new_upload() / "slide.svs"
+    slide.write_bytes(svs.read_bytes())
+    handlers.read_files([*files, str(slide)], "Balanced", tab())
+    assert [each.mpp for each in read_all(handlers).batch.regions] == pytest.approx(
+        [0.5, PCAM.mpp / 2], rel=1e-3
+    )
+    handlers.read_again("0.9", "Balanced", tab())
+    state = read_all(handlers)
+    found = [each.mpp for each in state.batch.regions]
+    assert found == pytest.approx([0.9, 0.5, PCAM.mpp / 2], rel=1e-3)
+    assert len(state.batch.patches) == 1 and state.batch.notes == []
 
 
 def test_what_cannot_be_read_is_left_out_and_the_rest_is_read(handlers, given):

@@ -7,7 +7,7 @@ import fastapi
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
-from small_slide import MODEL, PLAN
+from small_slide import MODEL
 from visitors import clicked, tab, uploaded
 
 from pcam_tf import synthetic
@@ -16,7 +16,6 @@ from pcam_tf.app.handlers import Handlers
 from pcam_tf.app.visit import MOST_SLIDES
 from pcam_tf.errors import InputError
 from pcam_tf.slides import reader as slide_reader
-from pcam_tf.synthetic import slide_files
 from pcam_tf.task import PCAM
 
 MPP = PCAM.mpp / 2
@@ -34,14 +33,6 @@ class Engine:
     def predict_on_batch(self, patches):
         assert self.may_go.wait(20)
         return 1 - patches[..., 1].mean(axis=(1, 2))[:, None] / 255
-
-
-@pytest.fixture(scope="module")
-def svs(tmp_path_factory):
-    """Return a slide as Aperio's scanners write them, 1280×1280 px."""
-    pytest.importorskip("imagecodecs")
-    folder = tmp_path_factory.mktemp("svs")
-    return slide_files.write_slide(PLAN, folder / "one.svs", mpp=MPP, kind="svs")
 
 
 @pytest.fixture
