@@ -92,10 +92,7 @@ class Visit:
     """
 
     folder: Path
-    batch: Batch = dataclasses.field(default_factory=Batch)  # that is shown
     given: Batch = dataclasses.field(default_factory=Batch)  # the last one; its uploads stay
-    chosen: int | None = None  # index of the item that is open
-    place: PatchResult | None = None  # of the open region or slide
     regions: dict[str, RegionResult] = dataclasses.field(default_factory=dict)  # by key
     slides: dict[str, OwnSlide] = dataclasses.field(default_factory=dict)  # by key
     log: list[dict] = dataclasses.field(default_factory=list)
@@ -107,28 +104,55 @@ class Visit:
     changes: int = 0  # that `reading` made
     shown_changes: int = 0  # of them, when the page was shown the last time
     lock: threading.RLock = dataclasses.field(default_factory=threading.RLock, repr=False)
+    # Batch, index and place: replaced at once, since others may look without the lock.
+    _shown: tuple[Batch, int | None, PatchResult | None] = dataclasses.field(
+        default_factory=lambda: (Batch(), None, None)
+    )
     _drops: int = 0
     _copies: dict[Path, Path] = dataclasses.field(default_factory=dict)  # of the last uploads
 
     @property
+    def batch(self) -> Batch:
+        """What is shown, or of which an item is open."""
+        return self._shown[0]
+
+    @property
+    def chosen(self) -> int | None:
+        """Index of the item that is open."""
+        return self._shown[1]
+
+    @property
+    def place(self) -> PatchResult | None:
+        """The place of the open region or slide that is looked at."""
+        return self._shown[2]
+
+    @place.setter
+    def place(self, place: PatchResult | None) -> None:
+        self._shown = (*self._shown[:2], place)
+
+    @property
     def item(self) -> PatchResult | RegionResult | OwnSlide | None:
         """What is open."""
-        return None if self.chosen is None else self.batch.items[self.chosen]
+        batch, chosen, _ = self._shown
+        return None if chosen is None else next(iter(batch.items[chosen : chosen + 1]), None)
 
     @property
     def region(self) -> RegionResult | None:
         """The region that is open."""
-        return self.item if isinstance(self.item, RegionResult) else None
+        item = self.item
+        return item if isinstance(item, RegionResult) else None
 
     @property
     def slide(self) -> OwnSlide | None:
         """The slide that is open."""
-        return self.item if isinstance(self.item, OwnSlide) else None
+        item = self.item
+        return item if isinstance(item, OwnSlide) else None
 
     @property
     def chosen_patch(self) -> PatchResult | None:
         """The patch that is shown with its explanation: it is open, or a place of what is."""
-        return self.item if isinstance(self.item, PatchResult) else self.place
+        item = self.item
+        return item if isinstance(item, PatchResult) else self.place
 
     @property
     def uploads(self) -> list[Path]:
@@ -139,7 +163,7 @@ class Visit:
     def is_at_work(self) -> bool:
         """Whether pictures or slides of it are being read."""
         return self.reading is not None or any(
-            slide.folder.is_being_read for slide in self.slides.values()
+            slide.folder.is_being_read for slide in list(self.slides.values())
         )
 
     def take_uploads(self, paths: Iterable[Path]) -> None:
@@ -189,7 +213,7 @@ class Visit:
 
     def show(self, batch: Batch, chosen: int | None = None, place: PatchResult | None = None):
         """Open an item of a batch, or the batch itself."""
-        self.batch, self.chosen, self.place = batch, chosen, place
+        self._shown = (batch, chosen, place)
 
     def keep_region(self, region: RegionResult, pixels: np.ndarray, work: Work) -> None:
         """Put the pixels of a region, which `reading.read` returned, into the visit's folder.
