@@ -267,3 +267,31 @@ def test_of_the_first_version_the_model_and_one_reader_agree(tmp_path):
     assert (found["agreed"], found["patches"]) == (1, 2)
     with pytest.raises(InputError, match="of an earlier version"):
         add(path)
+
+
+def test_a_file_of_the_second_version_is_read_and_left_as_it_is(tmp_path):
+    path = tmp_path / "reviews.csv"
+    add(path, "a", probability=0.7, reviewer="A. B.")
+    add(path, "b", probability=0.2, agrees=False, reviewer="A. B.")
+    lines = path.read_text().splitlines()
+    assert lines[0].endswith(",comment,file,file_sha256,x_um,y_um,x_px,y_px")
+    path.write_text("".join(line.removesuffix(",,,,,,") + "\n" for line in lines[1:]))
+    second = lines[0].removesuffix(",file,file_sha256,x_um,y_um,x_px,y_px")
+    path.write_text(f"{second}\n{path.read_text()}")
+    assert reviews.agreements(path)["the model and A. B."]["agreed"] == 1
+    assert len(reviews.latest(path)) == 2
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="of an earlier version, with fewer columns"):
+        add(path)
+    assert path.read_bytes() == before
+
+
+def test_a_place_is_kept_with_its_file_and_read_again(tmp_path):
+    path = tmp_path / "reviews.csv"
+    origin = reviews.Origin("=a, slide.svs", "f" * 64, 31.104, 62.208, 128.0, 256.0)
+    add(path, "a", origin=origin)
+    add(path, "b", probability=0.1)
+    table = reviews.latest(path)
+    place = [table[name].iloc[0] for name in ("file", "file_sha256", "x_um", "y_um", "x_px")]
+    assert place == ["'=a, slide.svs", "f" * 64, "31.10", "62.21", "128.00"]
+    assert table["file"].iloc[1] == ""
