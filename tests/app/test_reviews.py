@@ -272,13 +272,13 @@ def test_of_the_first_version_the_model_and_one_reader_agree(tmp_path):
 def test_a_file_of_the_second_version_is_read_and_left_as_it_is(tmp_path):
     path = tmp_path / "reviews.csv"
     add(path, "a", probability=0.7, reviewer="A. B.")
-    add(path, "b", probability=0.2, agrees=False, reviewer="A. B.")
+    add(path, "b", probability=0.2, reviewer="A. B.")
     lines = path.read_text().splitlines()
     assert lines[0].endswith(",comment,file,file_sha256,x_um,y_um,x_px,y_px")
     path.write_text("".join(line.removesuffix(",,,,,,") + "\n" for line in lines[1:]))
     second = lines[0].removesuffix(",file,file_sha256,x_um,y_um,x_px,y_px")
     path.write_text(f"{second}\n{path.read_text()}")
-    assert reviews.agreements(path)["the model and A. B."]["agreed"] == 1
+    assert reviews.agreements(path)["the model and A. B."]["agreed"] == 2
     assert len(reviews.latest(path)) == 2
     before = path.read_bytes()
     with pytest.raises(InputError, match="of an earlier version, with fewer columns"):
