@@ -73,8 +73,8 @@ def test_the_readme_names_every_folder_and_its_commands_are_real():
 def test_the_shipped_model_is_that_of_its_recipe():
     path = model_files.SHIPPED_MODEL.with_name("recipe.json")
     described = json.loads(path.read_text(encoding="utf-8"))["recipe"]
-    assert recipes.from_json(described) == recipes.preset("strong")
-    built = phases.build(dataclasses.replace(recipes.preset("strong"), weights=None), task.PCAM)
+    assert recipes.from_json(described) == recipes.preset("slides")
+    built = phases.build(dataclasses.replace(recipes.preset("slides"), weights=None), task.PCAM)
     assert [each.shape for each in classifier.load().weights] == [w.shape for w in built.weights]
 
 

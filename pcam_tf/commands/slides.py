@@ -41,8 +41,8 @@ def slide(
         bool,
         typer.Option(
             "--exact",
-            help="Predict patch by patch, nine times as slowly, also with a model that was "
-            "trained to predict whole fields (preset slides).",
+            help="Predict patch by patch, about four times as slowly, also with a model that "
+            "was trained to predict whole fields, such as the shipped one.",
         ),
     ] = False,
     mask: Annotated[
