@@ -53,7 +53,8 @@ def load(
 ) -> tuple[FieldPredictor, str]:
     """Return what predicts fields, and the name of its engine, see `engines.ENGINES`.
 
-    A model that was trained to predict whole fields does so in one pass.
+    A model that was trained to predict whole fields does so in one pass, unless the step is that of
+    patches side by side, which share nothing.
 
     Args:
         model: a `.keras` file or the folder of a run.
@@ -64,7 +65,8 @@ def load(
     Raises:
         InputError: as `engines.load` and `patch_by_patch` do.
     """
-    if exact or not is_in_one_pass(model, engine):
+    is_side_by_side = step_px == model_files.task_of(model).side_px
+    if exact or is_side_by_side or not is_in_one_pass(model, engine):
         loaded = engines.load(model, engine)
         return patch_by_patch(loaded, step_px), engines.name_of(loaded)
     return one_pass(model, step_px), "litert"

@@ -5,6 +5,9 @@ import pytest
 from command_runner import refused, run
 from PIL import Image
 
+from pcam_tf.evaluation import reports
+from pcam_tf.models import model_files
+
 POLYGON = [[[0, 0], [3200, 0], [3200, 3200], [0, 3200], [0, 0]]]
 TUMOUR = {
     "type": "Feature",
@@ -71,7 +74,7 @@ def test_slides_are_predicted_one_after_the_other(tmp_path, capfd):
 
 def test_shards_of_slides_are_all_slides_once(tmp_path, capfd):
     paths = [picture(tmp_path / f"{name}.png") for name in "abc"]
-    words = ["slide", *paths, "--output", tmp_path / "out", "--mpp", 0.972, "--stride", 96]
+    words = ["slide", *paths, "--output", tmp_path / "out", "--mpp", 0.972]
     assert run(*words, "--shard", "2/2") == 0
     names = lambda: sorted(path.name for path in (tmp_path / "out").iterdir())  # noqa: E731
     assert names() == ["b", "slides.csv"]
@@ -107,10 +110,13 @@ def test_bad_slides_are_refused_in_one_line(tmp_path, capfd, monkeypatch, words,
 
 def test_a_slide_gets_outlines_candidates_pictures_and_a_report(tmp_path, capfd):
     path = picture(tmp_path / "a.png")
-    words = ["slide", path, "--output", tmp_path / "out", "--mpp", 0.972, "--stride", 96]
+    words = ["slide", path, "--output", tmp_path / "out", "--mpp", 0.972]
     assert run(*words) == 0
     printed = capfd.readouterr().out
-    assert "1 of 1 slides are in" in printed and "tumour is outlined from 0.636 on" in printed
+    report = reports.read_run_report(model_files.SHIPPED_MODEL.parent)["unfrozen"]
+    threshold = report["one_view"]["thresholds"]["specificity_95"]
+    assert "1 of 1 slides are in" in printed
+    assert f"tumour is outlined from {threshold:.3f} on" in printed
     names = {each.name for each in (tmp_path / "out/a").iterdir() if each.name[0] != "."}
     assert names == {
         "cells.csv", "run.json", "state.json", "heat_map.ome.tif", "overview.png", "tumour.geojson",

@@ -141,5 +141,6 @@ def test_the_exports_of_a_model_are_what_fields_are_read_with(run, monkeypatch):
     monkeypatch.setattr(field_engines, "_fields", lambda *_: pytest.fail("converted again"))
     predictor, _ = field_predictors.load(run)
     assert predictor.name == "one pass"
+    assert field_predictors.load(run, step_px=96)[0].name == "patch by patch"
     (run / "recipe.json").write_text('{"recipe": {"preset": "strong"}}')
     assert field_predictors.export(run) == written[:1]
