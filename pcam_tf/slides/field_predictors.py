@@ -66,8 +66,11 @@ def load(
     Raises:
         InputError: as `engines.load` and `patch_by_patch` do.
     """
-    is_side_by_side = step_px == model_files.task_of(model).side_px
-    if exact or is_side_by_side or not is_in_one_pass(model, engine):
+    if (
+        exact
+        or not is_in_one_pass(model, engine)
+        or step_px == model_files.task_of(model).side_px  # side by side
+    ):
         loaded = engines.load(model, engine)
         return patch_by_patch(loaded, step_px), engines.name_of(loaded)
     return one_pass(model, step_px), "litert"

@@ -61,13 +61,7 @@ def _field(region, predictor, row, column):
     margin = (predictor.field_px - predictor.cells * predictor.step_px) / 2
     starts = (int(np.ceil(cell * predictor.step_px - margin - 0.5)) for cell in (row, column))
     sides = [
-        _mirrored(np.arange(start, start + predictor.field_px), size)
+        regions.mirrored(np.arange(start, start + predictor.field_px), size)
         for start, size in zip(starts, region.shape[:2], strict=True)
     ]
     return region[np.ix_(*sides)]
-
-
-def _mirrored(indices, size):
-    """Return indices mirrored into 0..size - 1, as often as a field is larger than the region."""
-    indices = np.abs(indices) % max(2 * (size - 1), 1)
-    return np.where(indices < size, indices, 2 * (size - 1) - indices)

@@ -145,15 +145,18 @@ def patch_around(
     if min(region.shape[:2]) < side_px:
         raise InputError(f"a region has at least {side_px}×{side_px} px, not {region.shape}.")
     inside = [
-        _mirrored(np.arange(side_px) + cell * stride_px + (stride_px - side_px) // 2, side)
+        mirrored(np.arange(side_px) + cell * stride_px + (stride_px - side_px) // 2, side)
         for cell, side in zip((row, column), region.shape[:2], strict=True)
     ]
     return region[np.ix_(*inside)]
 
 
-def _mirrored(indices, size):
-    """Return indices mirrored into 0..size - 1, without repeating the outermost pixel."""
-    indices = np.abs(indices)
+def mirrored(indices: np.ndarray, size: int) -> np.ndarray:
+    """Return indices mirrored into 0..size - 1, without repeating the outermost pixel.
+
+    As often as needed, since what is read may be larger than a region.
+    """
+    indices = np.abs(indices) % max(2 * (size - 1), 1)
     return np.where(indices < size, indices, 2 * (size - 1) - indices)
 
 
