@@ -307,6 +307,12 @@ def test_no_old_answer_stands_beside_a_new_file(tab, served, patches, tmp_path):
     answer = tab.locator("#patch .frame")
     answer.wait_for()
     saved = served[1].read_text()
+
+    def slowly(route):
+        tab.wait_for_timeout(500)
+        route.continue_()
+
+    tab.route("**/queue/join*", slowly)  # the server hears of B after the click below
     with served[2].turns.small():  # the model is busy
         tab.locator("#files input[type=file]").set_input_files(files[1])
         tab.get_by_text("The new picture is being read.").wait_for()

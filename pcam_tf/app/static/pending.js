@@ -33,6 +33,11 @@
   const uploads = (event) => {
     if (event.target.closest?.('#files')) window.pcamPending('upload');
   };
+  // `inert` keeps hands away, not clicks made by scripts and assistive software.
+  const clicks = (event) => {
+    if ((isHidden || pending > 0) && event.target.closest?.('#review_row')) event.stopPropagation();
+  };
+  document.addEventListener('click', clicks, true);
   document.addEventListener('change', uploads, true);
   document.addEventListener('drop', uploads, true);
 })();
