@@ -87,14 +87,15 @@ def judge(
 ) -> str:
     """Compare generated patches with real ones, and look for copies of training patches.
 
-    KID, precision and recall use features of the package's own classifier, not Inception's.
+    KID, precision and recall use features of the package's own classifier, not Inception's. A
+    generator of synthetic patches is also held against what is true of them.
     """
     import pandas as pd
 
     from pcam_tf import data
     from pcam_tf.evaluation import reports
     from pcam_tf.files import check_outputs, write_json
-    from pcam_tf.gan import features, generated, judge, patches
+    from pcam_tf.gan import features, generated, judge, patches, truth
 
     source = options.open_source(data_dir)
     check_outputs([output], options.input_files(source=source))
@@ -114,7 +115,10 @@ def judge(
     )
     if output:
         write_json(output, found)
-    return reports.markdown_table(judge.rows(found))
+    tables = [judge.rows(found)]
+    if data.is_synthetic(source):
+        tables.append(truth.rows(sets.generated, source.builder_config))
+    return "\n\n".join(map(reports.markdown_table, tables))
 
 
 def study(

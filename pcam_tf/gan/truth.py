@@ -10,16 +10,18 @@ import sklearn.linear_model
 import sklearn.pipeline
 import sklearn.preprocessing
 
-from pcam_tf import stain
-from pcam_tf.gan.features import Features
+from pcam_tf import stain, synthetic
+from pcam_tf.gan.features import Features, imagenet_features
 from pcam_tf.gan.patches import Patches, centre
 from pcam_tf.stain import separation
 from pcam_tf.synthetic.patches import Patches as Drawn
+from pcam_tf.synthetic.patches import SyntheticConfig
 from pcam_tf.task import PCAM
 
 # Pixels of haematoxylin, above the mean of the patch by this many deviations, and this many of
 # them together are a nucleus.
 _DEVIATIONS, _LEAST_PX, _BLUR_PX = 1.0, 8, 1.0
+_DRAWN = 500  # patches of each split
 
 
 def nuclei(images: np.ndarray) -> np.ndarray:
@@ -78,15 +80,20 @@ def centre_rule(training: Drawn, features: Features):
     return lambda images: model.predict(features(centre(images, PCAM.centre_px))) == 1
 
 
-def rows(generated: Patches, training: Drawn, held_out: Drawn, features: Features) -> list[dict]:
+def rows(generated: Patches, config: SyntheticConfig) -> list[dict]:
     """Return a table: what is measured of generated, training and held-out patches of each class.
 
     Args:
         generated: by a generator that has seen drawn patches.
-        training: the drawn patches that it has seen.
-        held_out: drawn patches of other slides.
-        features: see `centre_rule`.
+        config: of the source of those.
     """
+    training, held_out = (
+        synthetic.draw_patches(
+            _DRAWN, split=split, seed=config.seed, sorted_slides=config.sorted_slides
+        )
+        for split in ("train", "validation")
+    )
+    features = imagenet_features(PCAM.centre_px)
     side = generated.image.shape[1]
     holds_tumour = centre_rule(training, features)
     vectors = np.unique(training.stain_vectors[:, 0], axis=0)
@@ -101,7 +108,7 @@ def rows(generated: Patches, training: Drawn, held_out: Drawn, features: Feature
         for measure, of in (
             ("nuclei in a patch, mean ± deviation", lambda each: _spread(nuclei(each))),
             ("angle of haematoxylin, degrees, median",
-             lambda each: f"{np.nanmedian(stain_errors(each, known)):.1f}"),
+             lambda each: _median(stain_errors(each, known))),
             ("centre square as the label says",
              lambda each, wanted=label: f"{(holds_tumour(each) == wanted).mean():.3f}"),
         ):  # fmt: skip
@@ -112,3 +119,8 @@ def rows(generated: Patches, training: Drawn, held_out: Drawn, features: Feature
 
 def _spread(values):
     return f"{values.mean():.1f} ± {values.std():.1f}"
+
+
+def _median(values):
+    found = values[~np.isnan(values)]
+    return f"{np.median(found):.1f}" if len(found) else "–"

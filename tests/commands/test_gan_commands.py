@@ -8,10 +8,13 @@ import toy_task
 from command_runner import refused, run
 
 from pcam_tf import data
-from pcam_tf.gan import features, recipes
+from pcam_tf.commands import options
+from pcam_tf.gan import features, recipes, truth
 
 
-def test_a_generator_is_trained_sampled_judged_and_added(prepared, tmp_path, monkeypatch, capfd):
+def test_a_generator_is_trained_sampled_judged_and_added(
+    prepared, tiny_source, tmp_path, monkeypatch, capfd
+):
     tiny = dataclasses.asdict(tiny_generator.RECIPE)
     monkeypatch.setattr(recipes.Recipe.__init__, "__defaults__", tuple(tiny.values()))
     monkeypatch.setattr(features, "shipped_features", lambda task, side: tiny_generator.features)
@@ -26,7 +29,13 @@ def test_a_generator_is_trained_sampled_judged_and_added(prepared, tmp_path, mon
     assert data.count(data.open_source(made), "train") == 48
     judged = ["gan", "judge", "--generated", made, *words, "--output", tmp_path / "judged.json"]
     assert run(*judged) == 0
-    assert "| tumour" in capfd.readouterr().out
+    table = capfd.readouterr().out
+    assert "| tumour" in table and "nuclei" not in table
+    with monkeypatch.context() as patch:  # the same patches, of a source that is a synthetic one
+        patch.setattr(options, "open_source", lambda _: tiny_source)
+        patch.setattr(truth, "_DRAWN", 64)
+        assert run("gan", "judge", "--generated", made, "--run", folder) == 0
+    assert "nuclei in a patch" in capfd.readouterr().out
     assert json.loads((tmp_path / "judged.json").read_text())["tumour"]["patches"] == 24
     assert run("audit", "--data-dir", made) == 0
     capfd.readouterr()
