@@ -130,9 +130,22 @@ def study(
             help="Runs of `gan train --prevalence`, one for each prevalence that has a generator.",
         ),
     ] = None,
-    run: Annotated[Path, typer.Option(metavar="DIR", help="The folder of the study.")] = Path(
-        "runs/gan-study"
-    ),
+    fine_tuned: Annotated[
+        bool,
+        typer.Option(
+            "--fine-tuned",
+            help="Train whole networks by the main remedies, about an hour, instead of heads on "
+            "frozen features.",
+        ),
+    ] = False,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="The folder of the study, in which it resumes. Default: runs/gan-study, or "
+            "runs/gan-study-fine-tuned.",
+        ),
+    ] = None,
     side: Annotated[
         int, typer.Option(metavar="PX", help="Side of the centre that all classifiers see.")
     ] = 48,
@@ -140,18 +153,25 @@ def study(
 ) -> str:
     """Ask whether generated patches help more than class weights, focal loss or oversampling.
 
-    The prevalence of tumour in training is 1, 5 and 20 %. Features are of ImageNet and frozen.
+    The prevalence of tumour in training is 1, 5 and 20 %. Networks begin with ImageNet weights.
     """
-    from pcam_tf import figures
+    from pcam_tf import data, figures
     from pcam_tf.evaluation import reports
     from pcam_tf.figures import remedy_plots
     from pcam_tf.files import check_outputs, written_whole
-    from pcam_tf.gan import features, generated, study, study_tables
+    from pcam_tf.gan import features, fine_tuned_remedies, generated, study, study_tables
 
+    run = run or Path("runs") / f"gan-study{'-fine-tuned' * fine_tuned}"
     check_outputs([run / "study.json", figure])
     source = options.open_source(data_dir)
     generators = [generated.load(each) for each in generator or ()]
-    asked = study.Study(source, run, features.imagenet_features(side), side)
+    preset = "smoke" if data.is_synthetic(source) else "cpu"
+    way = (
+        {"recipe": fine_tuned_remedies.recipe_of(preset, side)}
+        if fine_tuned
+        else {"features": features.imagenet_features(side)}
+    )
+    asked = study.Study(source, run, side, **way)
     texts = []
     for split, tables in study.run(asked, generators).items():
         found = study_tables.results(tables)

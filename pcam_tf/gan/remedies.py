@@ -41,8 +41,9 @@ class Pool:
 
 
 PLAIN = "plain"
+OVERSAMPLING = "oversampling + augmentation"
 GENERATED = ("generated", "generated, selected", "generated + class weights")
-REMEDIES = (PLAIN, "class weights", "focal loss", "oversampling + augmentation", *GENERATED)
+REMEDIES = (PLAIN, "class weights", "focal loss", OVERSAMPLING, *GENERATED)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +78,7 @@ def plan(remedy: str, pool: Pool, seed: int) -> Plan:
         pool: features of the patches that the remedy may use.
         seed: of choices among them, and of the head that selects.
     """
-    if remedy == "oversampling + augmentation":
+    if remedy == OVERSAMPLING:
         return _oversampled(pool, np.random.default_rng([seed, 4]))
     if remedy == "generated":
         return _with(pool, pool.generated[: pool.missing])

@@ -8,12 +8,23 @@ import pandas as pd
 import pytest
 import sklearn.metrics
 import tiny_generator
+import tiny_training
 from tiny_generator import RECIPE
 
+from pcam_tf import data, training
 from pcam_tf.errors import InputError
 from pcam_tf.evaluation import intervals
 from pcam_tf.figures import remedy_plots
-from pcam_tf.gan import remedies, study, study_tables
+from pcam_tf.gan import (
+    fine_tuned_remedies,
+    frozen_remedies,
+    remedies,
+    study,
+    study_design,
+    study_tables,
+)
+from pcam_tf.models import backbones
+from pcam_tf.task import PCAM
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +138,7 @@ def turned(images, training):
 def generator_that_saw(ids):
     recipe = dataclasses.replace(RECIPE, side_px=32)
     return types.SimpleNamespace(
-        training_ids_sha256=study._digest(sorted(ids)), recipe=recipe, digest="0" * 64
+        training_ids_sha256=study_design.digest(sorted(ids)), recipe=recipe, digest="0" * 64
     )
 
 
@@ -136,12 +147,12 @@ def test_a_study_resumes_and_takes_only_a_generator_of_its_own_patches(
 ):
     monkeypatch.setattr(remedies, "fit", lambda planned, seed: planned.features.mean(axis=0))
     monkeypatch.setattr(remedies, "probabilities", lambda head, found: (found * head).mean(axis=1))
-    monkeypatch.setattr(study.augmentation, "layers_of", lambda recipe, seed: [turned])
+    monkeypatch.setattr(frozen_remedies.augmentation, "layers_of", lambda recipe, seed: [turned])
     monkeypatch.setattr(
-        study.generated, "images",
+        frozen_remedies.generated, "images",
         lambda _, label, count, seed: iter([tiny_generator.drawn(count).image]),
     )  # fmt: skip
-    asked = study.Study(tiny_source, tmp_path, tiny_generator.features, 32, ("validation",))
+    asked = study.Study(tiny_source, tmp_path, 32, tiny_generator.features, splits=("validation",))
     ids = np.concatenate(study._ids(asked, [0.2])[0.2])
     own = generator_that_saw(ids)
     found = study.run(asked, [own], [0.2], [0])["validation"]
@@ -154,3 +165,42 @@ def test_a_study_resumes_and_takes_only_a_generator_of_its_own_patches(
     assert not {key[1] for key in without} & set(remedies.GENERATED)
     with pytest.raises(InputError, match="has seen other patches"):
         study.run(asked, [generator_that_saw(ids[1:])], [0.2], [0])
+    wider = dataclasses.replace(asked, side_px=48)
+    with pytest.raises(InputError, match="holds another study"):
+        study.run(wider, [], [0.2], [0])
+
+
+def test_networks_are_trained_on_what_each_remedy_says_and_not_kept(
+    tiny_source, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(backbones.BACKBONES, "Tiny", tiny_training.TINY)
+    recipe = dataclasses.replace(
+        tiny_training.RECIPE, crop_px=32, unfrozen_epochs=1, epoch_steps=2, frozen_epochs=1
+    )
+    asked = study.Study(tiny_source, tmp_path, 32, recipe=recipe, splits=("validation",))
+    ids = study._ids(asked, [0.2])[0.2]
+    generator = types.SimpleNamespace(**vars(generator_that_saw(np.concatenate(ids))), task=PCAM)
+    monkeypatch.setattr(
+        fine_tuned_remedies.generated, "images",
+        lambda _, label, count, seed: iter([tiny_generator.drawn(count).image]),
+    )  # fmt: skip
+    seen = []
+
+    def counted(recipe, mixture, folder):
+        added = [data.count(each.source, "train") for each in mixture.additions]
+        labels = [int(patch["label"]) for patch in mixture.as_dataset("train")]
+        seen.append((recipe, np.bincount(labels).tolist(), added))
+        return training.train(recipe, mixture, folder)
+
+    monkeypatch.setattr(fine_tuned_remedies, "training", types.SimpleNamespace(train=counted))
+    found = study.run(asked, [generator], [0.2], [0])["validation"]
+    assert [key[1] for key in found] == list(fine_tuned_remedies.REMEDIES)
+    assert all(len(table) == 64 for table in found.values())
+    normal, tumour = len(ids.normal), len(ids.tumour)
+    (plain, counts, _), (strong, balanced, again), (as_plain, made, new) = seen
+    assert counts == [normal, tumour] and balanced == made == [normal, normal]
+    assert again == [tumour] and new == [normal - tumour]
+    assert strong.jpeg_quality < 100 and as_plain == plain and plain.jpeg_quality == 100
+    assert not list(tmp_path.rglob("*.keras"))
+    monkeypatch.setattr(fine_tuned_remedies, "predictor", None)
+    assert study.run(asked, [generator], [0.2], [0])["validation"].keys() == found.keys()
