@@ -10,7 +10,7 @@ import stat
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from pcam_tf.errors import InputError
@@ -306,3 +306,41 @@ def write_json(path: str | Path, content: dict) -> None:
     """
     with written_whole(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def claim(
+    path: str | Path,
+    content: dict,
+    what: str,
+    completed: Callable[[dict], dict] = lambda stored: stored,
+) -> None:
+    """Note in a JSON file what its folder is for; refuse a folder that is for something else.
+
+    Args:
+        path: of the file.
+        content: what the folder is for.
+        what: the word for it, as in "study".
+        completed: from what an earlier version noted to what this one would.
+
+    Raises:
+        InputError: the folder holds another; the message names what differs. Or `path` cannot be
+            written, or is damaged.
+    """
+    path, wanted = Path(path), _as_json(content)
+    if path.is_file():
+        try:
+            stored = _as_json(completed(json.loads(path.read_text(encoding="utf-8"))))
+            different = [name for name in wanted | stored if stored.get(name) != wanted.get(name)]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{path} is damaged: delete the {what} or name another.") from error
+        if different:
+            raise InputError(
+                f"{path.parent} holds another {what} (its {different[0].replace('_', ' ')} "
+                "differs): delete it or name another."
+            )
+    write_json(path, content)
+
+
+def _as_json(content):
+    """Return what is read of `content` that was written as JSON: lists in place of tuples."""
+    return json.loads(json.dumps(content))

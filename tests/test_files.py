@@ -307,3 +307,19 @@ def test_a_lock_that_cannot_be_made_is_refused_and_one_that_is_not_supported_is_
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.warns(UserWarning, match="has no locks"), files.locked(tmp_path / "lock", "busy"):
         pass
+
+
+def test_a_folder_of_something_else_or_with_a_damaged_note_is_refused(tmp_path):
+    note = tmp_path / "run" / "about.json"
+    files.claim(note, {"side": (1, 2), "seed": 0}, "run")
+    files.claim(note, {"side": [1, 2], "seed": 0}, "run")
+    other = {"side": (1, 2), "batch_size": 3, "seed": 0}
+    with pytest.raises(InputError, match=r"another run \(its batch size differs\): delete it or"):
+        files.claim(note, other, "run")
+    assert json.loads(note.read_text()) == {"side": [1, 2], "seed": 0}
+    files.claim(note, other, "run", lambda stored: {"batch_size": 3} | stored)
+    for damaged in ("{", "[]", "{}"):
+        note.write_text(damaged)
+        with pytest.raises(InputError, match=r"about\.json is damaged: delete the study"):
+            files.claim(note, other, "study", lambda stored: stored | {"seed": stored["seed"]})
+        assert note.read_text() == damaged

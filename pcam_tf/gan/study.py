@@ -6,7 +6,6 @@ killed goes on where it was.
 
 import dataclasses
 import itertools
-import json
 import logging
 from collections.abc import Sequence
 
@@ -17,7 +16,7 @@ from pcam_tf import data
 from pcam_tf.data import sampling
 from pcam_tf.errors import InputError
 from pcam_tf.evaluation import predictions_table
-from pcam_tf.files import write_json
+from pcam_tf.files import claim
 from pcam_tf.gan import fine_tuned_remedies, frozen_remedies, generated, remedies
 from pcam_tf.gan.study_design import (
     POSITIVE,
@@ -86,16 +85,7 @@ def _claim(study):
         "recipe": dataclasses.asdict(study.recipe) if study.recipe else None,
         "source": [study.source.info.name, data.count(study.source, sampling.TRAIN)],
     }
-    described = json.loads(json.dumps(described))
-    path = study.folder / "study.json"
-    if path.is_file():
-        try:
-            existing = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"{path} is damaged: delete the study or name another.") from error
-        if existing != described:
-            raise InputError(f"{study.folder} holds another study: delete it or name another.")
-    write_json(path, described)
+    claim(study.folder / "study.json", described, "study")
 
 
 def _ids(study, prevalences):

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import io
-import json
 import logging
 import shutil
 import time
@@ -17,7 +16,7 @@ from PIL import Image
 from pcam_tf import files
 from pcam_tf.data import sampling
 from pcam_tf.errors import InputError
-from pcam_tf.files import write_json, written_whole
+from pcam_tf.files import claim, write_json, written_whole
 from pcam_tf.gan import alarms, distances, steps
 from pcam_tf.gan.features import Features
 from pcam_tf.gan.patches import BalancedOrder, Patches, check_classes
@@ -88,13 +87,12 @@ def train(run: Run) -> pd.DataFrame:
             f"{run.recipe.side_px} px."
         )
     check_classes(run.patches, run.task)
-    refuse_other(run)
+    _claim(run)
     if (run.folder / "finished.json").is_file():
         return pd.read_csv(run.folder / "history.csv")
     busy = f"another process is training in {run.folder}: wait for it, or name another folder."
     with files.locked(run.checkpoint.with_name("lock"), busy):
-        refuse_other(run)
-        write_json(run.folder / "generator.json", run.describe())
+        _claim(run)  # another process may have begun meanwhile
         sampling.write_ids(run.folder / "training-ids.csv", run.patches.id)
         history = _train(run, steps.State(run.recipe, shape))
         write_json(run.folder / "finished.json", {"kimg": run.recipe.kimg})
@@ -102,30 +100,12 @@ def train(run: Run) -> pd.DataFrame:
     return history
 
 
-def refuse_other(run: Run) -> None:
-    """Refuse a folder that holds anything but this run.
-
-    Raises:
-        InputError: it holds a run of another recipe or other patches, or a classifier's.
-    """
-    path = run.folder / "generator.json"
-    if not path.is_file():
-        if run.folder.is_dir() and any(
-            (run.folder / name).exists() for name in ("recipe.json", "history.csv")
-        ):
-            raise InputError(f"{run.folder} holds a run that is no generator's: name another.")
-        return
-    try:
-        existing = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path} is damaged: delete the run or name another.") from error
-    wanted = json.loads(json.dumps(run.describe()))
-    different = [name for name in wanted if existing.get(name) != wanted[name]]
-    if different:
-        raise InputError(
-            f"{run.folder} holds another run (its {different[0].replace('_', ' ')} differ): delete "
-            "it or name another."
-        )
+def _claim(run):
+    """Note in the folder what is trained; refuse one that holds anything else."""
+    path, others = run.folder / "generator.json", ("recipe.json", "history.csv")
+    if not path.is_file() and any((run.folder / name).exists() for name in others):
+        raise InputError(f"{run.folder} holds a run that is no generator's: name another.")
+    claim(path, run.describe(), "run")
 
 
 def _train(run, state):

@@ -9,7 +9,6 @@ patches are jittered after it, since the other order would undo the jitter.
 import contextlib
 import dataclasses
 import functools
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,9 +20,8 @@ import sklearn.preprocessing
 import tensorflow_datasets as tfds
 import tqdm
 
-from pcam_tf import data, evaluation
+from pcam_tf import data, evaluation, files
 from pcam_tf.errors import InputError
-from pcam_tf.files import write_json, written_whole
 from pcam_tf.models import classifier, engines
 from pcam_tf.stain import layer, normalization
 from pcam_tf.studies import robustness
@@ -150,7 +148,7 @@ class _Features:
             for step in steps:
                 batch = step(batch)
             found.append(self._network.predict_on_batch(np.asarray(batch, "float32")))
-        with written_whole(file) as temporary:
+        with files.written_whole(file) as temporary:
             np.save(temporary, np.concatenate(found).astype("float16"))
         return np.concatenate(found).astype("float16").astype("float32")
 
@@ -175,18 +173,17 @@ def claim(run_dir: Path, source: tfds.core.DatasetBuilder, settings: Settings) -
     Raises:
         InputError: the folder holds another study, or cannot be written to.
     """
-    path = run_dir / "settings.json"
     about = {"source": f"{source.info.name} {source.info.version}", "candidates": _CANDIDATES}
     described = about | dataclasses.asdict(settings)
-    if path.is_file():
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        if "views" in stored:  # of a study of an earlier version
-            stored["recipe"]["frozen_views"] = stored.pop("views")
-        # A field that a recipe has got since then has its default.
-        stored["recipe"] = dataclasses.asdict(recipes.from_json(stored["recipe"]))
-        if json.dumps(stored, sort_keys=True) != json.dumps(described, sort_keys=True):
-            raise InputError(f"{run_dir} holds a study with other settings: choose another folder.")
-    write_json(path, described)
+    files.claim(run_dir / "settings.json", described, "study", _completed)
+
+
+def _completed(stored):
+    """Return settings that an earlier version wrote as this one would."""
+    if "views" in stored:
+        stored["recipe"]["frozen_views"] = stored.pop("views")
+    # A field that a recipe has got since then has its default.
+    return stored | {"recipe": dataclasses.asdict(recipes.from_json(stored["recipe"]))}
 
 
 def slices_of(source: tfds.core.DatasetBuilder, settings: Settings) -> dict[str, str]:

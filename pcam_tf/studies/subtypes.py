@@ -6,7 +6,6 @@ A fold is predicted by a classifier that has seen none of its cases. A random sp
 
 import functools
 import itertools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,9 +14,9 @@ import pandas as pd
 
 from pcam_tf import data, synthetic
 from pcam_tf.data import breakhis
-from pcam_tf.errors import InputError, unknown
+from pcam_tf.errors import unknown
 from pcam_tf.evaluation import predictions_table
-from pcam_tf.files import write_json, written_whole
+from pcam_tf.files import claim, written_whole
 from pcam_tf.studies import subtype_folds, subtype_methods
 from pcam_tf.studies.subtype_methods import Fields
 from pcam_tf.task import BREAKHIS, BREAKHIS_4, BREAKHIS_5, BREAKHIS_MALIGNANT, Task
@@ -108,7 +107,7 @@ def study(
     given = None if published is None else subtype_folds.published(table, published)
     kind = {"task": described.to_json(), "fields": len(table)}
     source = None if published is None else str(published)
-    _check_same_study(run_dir, kind | {"folds": count, "given_folds": source})
+    claim(run_dir / "study.json", kind | {"folds": count, "given_folds": source}, "study")
     found = {}
     for name in names:
         predictor = functools.cache(
@@ -147,13 +146,6 @@ def read(path: str | Path) -> pd.DataFrame:
     """Return a predictions table of the study."""
     table = predictions_table.read_predictions(path)
     return table.astype({"magnification": "int64", "fold": "int64"})
-
-
-def _check_same_study(run_dir, content):
-    path = run_dir / "study.json"
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != content:
-        raise InputError(f"{run_dir} holds another study: delete it or name another.")
-    write_json(path, content)
 
 
 def load(data_dir: str | Path, described: Task) -> tuple[Fields, pd.DataFrame]:

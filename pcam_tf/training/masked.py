@@ -7,7 +7,6 @@ and one linear layer draws. So it suits networks whose first layers are convolut
 """
 
 import dataclasses
-import json
 from pathlib import Path
 
 import keras
@@ -70,7 +69,8 @@ def pretrain(
     run_dir = Path(run_dir)
     keras.utils.set_random_seed(settings.seed)
     network, model = build(settings.backbone, data.task_of(source).shape, settings.seed)
-    _claim(run_dir / "pretraining.json", settings, source)
+    described = _described(settings, source)
+    files.claim(run_dir / "pretraining.json", described, "pretraining")
     with files.locked(run_dir / "lock", f"another process pretrains in {run_dir}: wait for it."):
         history = _history(run_dir)
         if not (run_dir / WEIGHTS).is_file():
@@ -197,16 +197,12 @@ def _in_squares(pictures, side_px):
     return ops.reshape(cut, (-1, rows * columns, side_px**2 * channels))
 
 
-def _claim(path, settings, source):
-    """Note what a folder is for, or refuse one that is for something else."""
-    about = dataclasses.asdict(settings) | {
+def _described(settings, source):
+    """Return what a pretraining is of, as JSON can hold it."""
+    return dataclasses.asdict(settings) | {
         "source": f"{source.info.name} {source.info.version}",
         "patches": data.count(source, "train"),
     }
-    if not path.is_file():
-        files.write_json(path, about)
-    elif json.loads(path.read_text(encoding="utf-8")) != about:
-        raise InputError(f"{path.parent} holds another pretraining: name another folder.")
 
 
 def _history(run_dir):

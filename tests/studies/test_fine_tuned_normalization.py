@@ -111,7 +111,7 @@ def test_a_finished_study_is_read_and_one_of_other_settings_refused(
     for key, by_condition in predicted.items():
         for name, values in by_condition.items():
             np.testing.assert_array_equal(scores[key][name], values)
-    with pytest.raises(InputError, match="another folder"):
+    with pytest.raises(InputError, match="holds another study"):
         fine_tuned.study(tiny_source, folder, dataclasses.replace(SETTINGS, patches=96))
 
 

@@ -62,7 +62,7 @@ def test_a_study_goes_on_from_its_features_and_refuses_those_of_another(found, t
     file.write_text(json.dumps(older))
     normalization.study(tiny_source, folder, SETTINGS)
     other = dataclasses.replace(SETTINGS, patches=64)
-    with pytest.raises(InputError, match="another folder"):
+    with pytest.raises(InputError, match="holds another study"):
         normalization.study(tiny_source, folder, other)
     assert json.loads((folder / "settings.json").read_text())["patches"] == 96
 
