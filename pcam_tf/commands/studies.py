@@ -127,7 +127,7 @@ def normalization(
         bool,
         typer.Option(
             "--fine-tuned",
-            help="Train four whole networks, 30 to 45 minutes, instead of heads on frozen "
+            help="Train four whole networks, 20 to 45 minutes, instead of heads on frozen "
             "features.",
         ),
     ] = False,
