@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import bench, growth, rows
+from benchmarks import bench, growth, region_agreement, rows
 from pcam_tf.files import write_json
 
 
@@ -33,6 +33,16 @@ def test_a_command_is_measured_in_seconds_and_mebibytes():
     assert seconds > 0 and 200 < peak < 400
     with pytest.raises(RuntimeError, match=r"ended with 1: (.|\n)*no such thing"):
         growth.measured([sys.executable, "-c", "raise ValueError('no such thing')"])
+
+
+def test_masks_that_are_moved_agree_less_and_their_boundaries_are_as_far_apart():
+    truth = np.zeros((20, 30), bool)
+    truth[5:15, 8:20] = True
+    moved = np.roll(truth, 2, axis=1)
+    assert region_agreement.dice_of(truth, truth.astype(int)) == 1
+    assert region_agreement.dice_of(moved, truth.astype(int)) == pytest.approx(10 / 12)
+    assert region_agreement.boundary_distance(truth, truth) == 0
+    assert 0.5 < region_agreement.boundary_distance(moved, truth) < 2
 
 
 def test_parts_measured_before_are_kept_where_all_else_is_the_same(tmp_path):

@@ -1,24 +1,29 @@
-"""How well a heat map ranks the cells of an annotated region: AUC against the annotation.
+"""How well a heat map agrees with the annotation of a region: AUC, Dice, distance of boundaries.
 
-    python benchmarks/region_auc.py REGION MASK [REGION MASK ...] [--model RUN] [--exact]
+    python benchmarks/region_agreement.py REGION MASK [REGION MASK ...] [--model RUN] [--exact]
 
 A model that was made for it reads whole fields in one pass, unless `--exact` or `--eight-views`.
 
 MASK is a picture of the same field of view, 0 where there is no tumour. A cell is tumour when the
-annotation touches it. There is no interval, because it would assume that neighbouring cells are
-independent.
+annotation touches it. Dice and boundary are at the threshold that has the largest Dice on the
+region itself: they say how sharp a heat map is, not whether a threshold is right. There is no
+interval, because it would assume that neighbouring cells are independent.
 """
 
 import argparse
 import functools
 
 import numpy as np
+import scipy.ndimage
 from PIL import Image
 
 from pcam_tf import evaluation, prediction, slides
 from pcam_tf.data import image_files
 from pcam_tf.models import engines, model_files
 from pcam_tf.slides import field_predictors, region_fields
+from pcam_tf.task import PCAM
+
+STEP_UM = PCAM.centre_px * PCAM.mpp
 
 
 def main() -> None:
@@ -55,11 +60,26 @@ def main() -> None:
         labels, found = truth[tissue].astype(int), heat[tissue]
         auc, _, _ = evaluation.auc_interval(labels, found)
         called = [found[labels == label].mean() for label in (1, 0)]
+        dice, threshold = max((dice_of(found >= each, labels), each) for each in np.unique(found))
+        away_um = boundary_distance((heat >= threshold) & tissue, truth & tissue) * STEP_UM
         print(
             f"{path}: {mpp} microns per pixel, {heat.shape[0]}×{heat.shape[1]} cells, "
             f"{tissue.mean():.2f} tissue, {labels.mean():.2f} tumour, AUC {auc:.3f}; mean "
-            f"probability in tumour {called[0]:.2f}, elsewhere {called[1]:.2f}"
+            f"probability in tumour {called[0]:.2f}, elsewhere {called[1]:.2f}; from "
+            f"{threshold:.2f} on Dice {dice:.2f}, boundary {away_um:.0f} µm away"
         )
+
+
+def dice_of(called: np.ndarray, truth: np.ndarray) -> float:
+    """Return the Dice coefficient of two masks."""
+    return float(2 * (called & (truth == 1)).sum() / (called.sum() + truth.sum()))
+
+
+def boundary_distance(called: np.ndarray, truth: np.ndarray) -> float:
+    """Return the mean distance in cells between the boundaries of two masks, both ways."""
+    outlines = [mask & ~scipy.ndimage.binary_erosion(mask) for mask in (called, truth)]
+    away = [scipy.ndimage.distance_transform_edt(~each) for each in outlines]
+    return float(np.concatenate([away[1][outlines[0]], away[0][outlines[1]]]).mean())
 
 
 if __name__ == "__main__":
