@@ -11,7 +11,7 @@ Preset = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="smoke (minutes, synthetic patches), cpu (about an hour) or gpu (full PCam).",
+        help="smoke (minutes, synthetic patches), cpu (about three hours) or gpu (full PCam).",
     ),
 ]
 

@@ -1,4 +1,4 @@
-"""The command about tumour subtypes: all folds of BreakHis, split by patient."""
+"""The command about tumour subtypes: all folds of BreakHis, split by case."""
 
 from pathlib import Path
 from typing import Annotated

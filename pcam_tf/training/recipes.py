@@ -129,7 +129,7 @@ PRESETS = {
         batch_size=32,
         test_time_augmentation=False,
     ),
-    # `python -m pcam_tf reproduce --preset cpu --data-dir DIR`: 43 minutes on two busy cores for
+    # `python -m pcam_tf train --preset cpu --data-dir DIR`: 43 minutes on two busy cores for
     # 20,000 real patches; AUC 0.955 (0.945–0.966) on 1,500 of the official test split.
     "cpu": Recipe(preset="cpu"),
     # `python -m pcam_tf train --preset strong --data-dir DIR` trains both teachers, then the
