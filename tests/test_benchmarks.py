@@ -43,6 +43,9 @@ def test_masks_that_are_moved_agree_less_and_their_boundaries_are_as_far_apart()
     assert region_agreement.dice_of(moved, truth.astype(int)) == pytest.approx(10 / 12)
     assert region_agreement.boundary_distance(truth, truth) == 0
     assert 0.5 < region_agreement.boundary_distance(moved, truth) < 2
+    left, more = np.zeros((2, 20, 30), bool)
+    left[:, :10] = more[:, :14] = True  # masks that reach the edge
+    assert region_agreement.boundary_distance(left, more) == 4
 
 
 def test_parts_measured_before_are_kept_where_all_else_is_the_same(tmp_path):

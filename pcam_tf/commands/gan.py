@@ -105,10 +105,14 @@ def judge(
         raise InputError(f"{generated_dir} holds no patches of the generator in {run}.")
     side = generator.recipe.side_px
     ids = pd.read_csv(run / "training-ids.csv", dtype=str, keep_default_na=False)["id"]
+    training = patches.read(source, "train", side, ids)
+    if training.digest != generator.training_pixels_sha256:
+        raise InputError(
+            f"{source.data_dir} does not hold the patches that the generator in {run} was trained "
+            "on: give their data directory."
+        )
     sets = judge.Sets(
-        patches.read(made, "train", side),
-        patches.read(source, "train", side, ids),
-        patches.read(source, "validation", side),
+        patches.read(made, "train", side), training, patches.read(source, "validation", side)
     )
     found = judge.judge(
         sets, task, features.shipped_features(task, side), features.shipped_probabilities()

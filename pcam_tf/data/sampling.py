@@ -189,13 +189,20 @@ class Mixture:
             return patches
         if self.ids is not None:
             patches = patches.filter(_is_in(self.ids))
+        parts = [patches]
         for number, (each, count) in enumerate(zip(self.additions, self._counts, strict=True)):
             there = sources.count(each.source, TRAIN)
             added = each.source.as_dataset(split=TRAIN, **options).map(_common)
             # Shuffled as a whole: which ones are taken does not depend on the order in the files.
             added = added.shuffle(there, seed=self.seed + number, reshuffle_each_iteration=False)
-            patches = patches.concatenate(added.repeat(-(-count // there)).take(count))
-        return patches
+            parts.append(added.repeat(-(-count // there)).take(count))
+        # Mixed throughout, since what reads the first patches alone is to see the whole mixture.
+        own = self.info.splits[TRAIN].num_examples - sum(self._counts)
+        turns = np.repeat(np.arange(len(parts)), [own, *self._counts])
+        turns = np.random.default_rng(self.seed).permutation(turns)
+        return tf.data.Dataset.choose_from_datasets(
+            parts, tf.data.Dataset.from_tensor_slices(turns)
+        )
 
 
 class _Info:

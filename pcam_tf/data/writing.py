@@ -59,6 +59,11 @@ def write_source(
     return tfds.builder_from_directory(version_dir)
 
 
+def is_written(data_dir: str | Path, described: Task) -> bool:
+    """Return whether `data_dir` holds a source of a task that `write_source` has finished."""
+    return (Path(data_dir) / described.name / VERSION).is_dir()
+
+
 def _store(splits, data_dir, described, more, description):
     features = {
         "id": tfds.features.Text(),

@@ -1,15 +1,15 @@
 """The main remedies with a network that is trained as a whole, on what `data.sampling` mixes."""
 
 import dataclasses
-import shutil
 from collections.abc import Callable
 
 import pandas as pd
 
 from pcam_tf import data, prediction, training
-from pcam_tf.data import sampling
-from pcam_tf.gan import generated, remedies
-from pcam_tf.gan.study_design import POSITIVE, SUBSET_SEED, Ids, Study, digest
+from pcam_tf.data import sampling, writing
+from pcam_tf.gan import generated, patches, remedies
+from pcam_tf.gan.study_design import POSITIVE, SUBSET_SEED, UNFINISHED, Ids, Study, digest
+from pcam_tf.models import classifier
 from pcam_tf.training import recipes
 
 REMEDIES = (remedies.PLAIN, remedies.OVERSAMPLING, remedies.GENERATED[0])
@@ -22,8 +22,8 @@ _AUGMENTATION = (
 def recipe_of(preset: str, side_px: int) -> recipes.Recipe:
     """Return the recipe of plain and generated patches: a preset's, shortened, of the centre.
 
-    All remedies take the same steps. Labels are not smoothed, which would be more than the
-    prevalence where that is low.
+    All remedies take the same steps, and the network of the last one is judged. Labels are not
+    smoothed, which would be more than the prevalence where that is low.
 
     Raises:
         InputError: there is no such preset.
@@ -51,9 +51,10 @@ def predictor(
 ) -> Callable[[str, int], dict[str, pd.DataFrame]]:
     """Return a function from a remedy and a seed to the predictions table of each split.
 
-    plain: the patches as they are. oversampling + augmentation: tumour patches are repeated until
-    there are as many as normal ones, with the augmentation of the preset `strong`. generated:
-    generated tumour patches up to a balance.
+    Around the centre, real patches have its mirror image, as generated ones do, so that no shift
+    or turn tells them apart. plain: the patches as they are. oversampling + augmentation: tumour
+    patches are repeated until there are as many as normal ones, with the augmentation of the preset
+    `strong`. generated: generated tumour patches up to a balance.
 
     Args:
         study: with `recipe`.
@@ -66,10 +67,10 @@ def predictor(
     def mixture(remedy, seed):
         added = []
         if remedy == remedies.OVERSAMPLING:
-            added = [sampling.Addition(_tumour(study, ids.tumour), share)]
+            added = [sampling.Addition(_centres(study, ids.tumour), share)]
         elif remedy != remedies.PLAIN:
             added = [sampling.Addition(_made(study, generator, missing), share)]
-        return sampling.Mixture(study.source, [*ids.normal, *ids.tumour], added, seed)
+        return sampling.Mixture(_centres(study), [*ids.normal, *ids.tumour], added, seed)
 
     def predict(remedy, seed):
         recipe = dataclasses.replace(study.recipe, seed=seed)
@@ -78,33 +79,44 @@ def predictor(
             recipe = dataclasses.replace(
                 recipe, **{name: getattr(strong, name) for name in _AUGMENTATION}
             )
-        # One at a time: what was stopped continues, and no model is kept.
-        folder = study.folder / "unfinished" / f"{len(ids.tumour)}-{remedy}-{seed}"
-        model = training.train(recipe, mixture(remedy, seed), folder)
-        tables = {
+        folder = study.folder / UNFINISHED / f"{len(ids.tumour)}-{remedy}-{seed}"
+
+        def keep(model, _):
+            classifier.save(model, folder / "last.keras")
+
+        training.train(recipe, mixture(remedy, seed), folder, after_epoch=keep)
+        model = classifier.load(folder / "last.keras")
+        return {
             split: prediction.predict_split(model, study.source, split) for split in study.splits
         }
-        shutil.rmtree(folder)
-        return tables
 
     return predict
 
 
-def _tumour(study, ids):
-    """Return a source of the tumour patches with these ids."""
-    folder = study.folder / "patches" / f"tumour-{digest(ids)[:12]}"
-    if not folder.is_dir():
-        read = data.read_patches(study.source, sampling.TRAIN, ids=ids)
-        rows = zip(read["id"], read["image"], strict=True)
-        examples = ({"id": str(name), "image": image, "label": POSITIVE} for name, image in rows)
-        data.write_source({sampling.TRAIN: examples}, folder, data.task_of(study.source))
+def _centres(study, ids=None):
+    """Return a source of the centres of patches; with ids, of these training patches alone."""
+    name = "all" if ids is None else f"tumour-{digest(ids)[:12]}"
+    folder, task = study.folder / "patches" / name, data.task_of(study.source)
+    if not writing.is_written(folder, task):
+        splits = data.SPLITS if ids is None else [sampling.TRAIN]
+        data.write_source({each: _cut(study, task, each, ids) for each in splits}, folder, task)
     return data.open_source(folder)
+
+
+def _cut(study, task, split, ids):
+    """Yield patches: their centre, with its mirror image around it."""
+    wanted = None if ids is None else set(ids)
+    for batch in data.arrays(data.batches(study.source, split, batch_size=256)):
+        images = patches.padded(patches.centre(batch["image"], study.side_px), task.side_px)
+        for name, image, label in zip(batch["id"], images, batch["label"], strict=True):
+            if wanted is None or name in wanted:
+                yield {"id": str(name), "image": image, "label": int(label)}
 
 
 def _made(study, generator, count):
     """Return a source of generated tumour patches."""
     folder = study.folder / "patches" / f"generated-{generator.digest[:12]}-{count}"
-    if not folder.is_dir():
+    if not writing.is_written(folder, generator.task):
         name = generator.task.classes[POSITIVE]
         generated.write(generator, folder, {name: count}, SUBSET_SEED)
     return data.open_source(folder)

@@ -29,6 +29,7 @@ class Generator:
         task: of its patches.
         digest: SHA-256 of its file.
         training_ids_sha256: digest of the ids that it was trained on.
+        training_pixels_sha256: `patches.Patches.digest` of them.
     """
 
     model: keras.Model
@@ -36,6 +37,7 @@ class Generator:
     task: Task
     digest: str
     training_ids_sha256: str
+    training_pixels_sha256: str
 
 
 def load(run_dir: str | Path) -> Generator:
@@ -61,6 +63,7 @@ def load(run_dir: str | Path) -> Generator:
             from_json(content["task"]),
             model_files.digest(file),
             content["training_ids_sha256"],
+            content["training_pixels_sha256"],
         )
     except Exception as error:  # what Keras raises for a bad file differs from version to version
         raise InputError(

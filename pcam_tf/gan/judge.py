@@ -103,7 +103,7 @@ def _of_class(sets, label, name, features, probabilities, rng):
         for kind, part in (("", generated), ("_real", held_out)):
             numbers[f"label_fidelity{kind}"] = float(((probabilities(part) >= 0.5) == label).mean())
     copies = memorisation.check(
-        images["generated"][:count], images["training"], images["held_out"][:count], features
+        images["generated"][:count], sets.training.image, images["held_out"][:count], features
     )
     return numbers | {
         "copies": int(copies.copies.sum()),

@@ -1,6 +1,7 @@
 """The centres of training patches in memory, and in which order a training sees them."""
 
 import dataclasses
+import hashlib
 from collections.abc import Iterable
 
 import numpy as np
@@ -27,6 +28,11 @@ class Patches:
 
     def __len__(self) -> int:
         return len(self.id)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the pixels."""
+        return hashlib.sha256(np.ascontiguousarray(self.image)).hexdigest()
 
     def part(self, rows: np.ndarray) -> "Patches":
         """Return the patches of some rows."""
@@ -59,7 +65,7 @@ def read(
         ids: only these patches; None for all.
 
     Raises:
-        InputError: no such split, or none of the ids is in it.
+        InputError: no such split, or an id that is not in it.
     """
     wanted = None if ids is None else list(ids)
     parts = []
@@ -69,8 +75,12 @@ def read(
         parts.append(Patches(batch["id"][rows], images, batch["label"][rows]))
     names = [field.name for field in dataclasses.fields(Patches)]
     found = Patches(*(np.concatenate([getattr(each, name) for each in parts]) for name in names))
-    if not len(found):
-        raise InputError(f"no patch of {split} has one of the ids that are given.")
+    missing = 0 if wanted is None else len(set(wanted)) - len(found)
+    if missing:
+        raise InputError(
+            f"{missing:,} of {len(set(wanted)):,} patches are not in the {split} split: give the "
+            "data directory that they are of."
+        )
     # TFDS stores patches by the hash of their id; this order is that of any directory.
     return found.part(np.argsort(found.id, kind="stable"))
 

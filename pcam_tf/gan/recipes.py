@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import numpy as np
+
 from pcam_tf.errors import InputError
 from pcam_tf.gan.networks import GROUP, Shape
 from pcam_tf.task import Task
@@ -39,6 +41,12 @@ class Recipe:
     kimg: float = 140.0
     check_kimg: float = 5.0
     seed: int = 0
+
+    def __post_init__(self):
+        if not 0 < self.kimg < np.inf:
+            raise InputError(f"a training of {self.kimg:g} thousand patches: give more than 0.")
+        if self.seed < 0:
+            raise InputError(f"a seed of {self.seed}: give 0 or more.")
 
     @property
     def steps(self) -> int:

@@ -7,6 +7,7 @@ killed goes on where it was.
 import dataclasses
 import itertools
 import logging
+import shutil
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,6 +24,7 @@ from pcam_tf.gan.study_design import (
     PREVALENCES,
     SEEDS,
     SUBSET_SEED,
+    UNFINISHED,
     Ids,
     Study,
     digest,
@@ -56,9 +58,9 @@ def run(
             another study; or see `sampling.ids_at_prevalence`.
     """
     way = fine_tuned_remedies if study.recipe else frozen_remedies
-    _claim(study)
     ids = _ids(study, prevalences)
     of_prevalence = _matched(generators, ids, study.side_px)
+    _claim(study)
     tables = {split: {} for split in study.splits}
     for prevalence in prevalences:
         generator = of_prevalence.get(prevalence)
@@ -70,6 +72,7 @@ def run(
                 predict = predict or way.predictor(study, ids[prevalence], generator)
                 for split, table in predict(remedy, seed).items():
                     prediction_tables.write(table, paths[split])
+                shutil.rmtree(study.folder / UNFINISHED, ignore_errors=True)
                 log.info("%g, %s, seed %d", prevalence, remedy, seed)
             for split, path in paths.items():
                 found = predictions_table.read_predictions(path)
@@ -83,9 +86,14 @@ def _claim(study):
         "splits": list(study.splits),
         "side_px": study.side_px,
         "recipe": dataclasses.asdict(study.recipe) if study.recipe else None,
-        "source": [study.source.info.name, data.count(study.source, sampling.TRAIN)],
+        "source": f"{study.source.info.name} {study.source.info.version}",
+        "patches": data.count(study.source, sampling.TRAIN),
     }
-    claim(study.folder / "study.json", described, "study")
+
+    def completed(stored):  # what an earlier version did not note is not compared
+        return described | {name: stored[name] for name in described if name in stored}
+
+    claim(study.folder / "study.json", described, "study", completed)
 
 
 def _ids(study, prevalences):
@@ -93,6 +101,12 @@ def _ids(study, prevalences):
     task = data.task_of(study.source)
     if not task.is_binary:
         raise InputError(f"a prevalence is about two classes, and {task.name} has more.")
+    smallest = task.centre_px or task.side_px
+    if not smallest <= study.side_px <= task.side_px:
+        raise InputError(
+            f"classifiers that see {study.side_px} px do not fit {task.name} patches: choose "
+            f"{smallest} to {task.side_px} px."
+        )
     names, labels = sampling.ids_and_labels(study.source)
     found = {}
     for prevalence in prevalences:

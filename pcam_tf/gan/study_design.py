@@ -17,6 +17,7 @@ SEEDS = (0, 1, 2)
 # Which tumour patches there are at a prevalence; a generator has to have seen the same.
 SUBSET_SEED = 0
 POSITIVE = 1
+UNFINISHED = "unfinished"  # folder of what is trained at the moment
 
 
 @dataclasses.dataclass(frozen=True)

@@ -62,6 +62,7 @@ class Run:
                 for label, name in enumerate(self.task.classes)
             },
             "training_ids_sha256": hashlib.sha256(ids.encode()).hexdigest(),
+            "training_pixels_sha256": self.patches.digest,
         }
 
 
@@ -92,7 +93,9 @@ def train(run: Run) -> pd.DataFrame:
         return pd.read_csv(run.folder / "history.csv")
     busy = f"another process is training in {run.folder}: wait for it, or name another folder."
     with files.locked(run.checkpoint.with_name("lock"), busy):
-        _claim(run)  # another process may have begun meanwhile
+        _claim(run)  # another process may have begun, or ended, meanwhile
+        if (run.folder / "finished.json").is_file():
+            return pd.read_csv(run.folder / "history.csv")
         sampling.write_ids(run.folder / "training-ids.csv", run.patches.id)
         history = _train(run, steps.State(run.recipe, shape))
         write_json(run.folder / "finished.json", {"kimg": run.recipe.kimg})

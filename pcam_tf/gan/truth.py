@@ -14,7 +14,6 @@ from pcam_tf import stain, synthetic
 from pcam_tf.gan.features import Features, imagenet_features
 from pcam_tf.gan.patches import Patches, centre
 from pcam_tf.stain import separation
-from pcam_tf.synthetic.patches import Patches as Drawn
 from pcam_tf.synthetic.patches import SyntheticConfig
 from pcam_tf.task import PCAM
 
@@ -63,20 +62,21 @@ def stain_errors(images: np.ndarray, known: np.ndarray) -> np.ndarray:
     return np.array(errors)
 
 
-def centre_rule(training: Drawn, features: Features):
+def centre_rule(images: np.ndarray, labels: np.ndarray, features: Features):
     """Return a function that says of patches whether their labelled square holds tumour, bool (n,).
 
     It is a logistic regression on features of that square alone, trained on drawn patches.
 
     Args:
-        training: drawn patches.
+        images: drawn patches, uint8 (n, side, side, 3).
+        labels: (n,).
         features: of patches as wide as the square.
     """
     model = sklearn.pipeline.make_pipeline(
         sklearn.preprocessing.StandardScaler(),
         sklearn.linear_model.LogisticRegression(C=1e-2, max_iter=300),
     )
-    model.fit(features(centre(training.image, PCAM.centre_px)), training.label)
+    model.fit(features(centre(images, PCAM.centre_px)), labels)
     return lambda images: model.predict(features(centre(images, PCAM.centre_px))) == 1
 
 
@@ -89,20 +89,23 @@ def rows(generated: Patches, config: SyntheticConfig) -> list[dict]:
     """
     training, held_out = (
         synthetic.draw_patches(
-            _DRAWN, split=split, seed=config.seed, sorted_slides=config.sorted_slides
+            count, split=split, seed=config.seed, sorted_slides=config.sorted_slides
         )
-        for split in ("train", "validation")
+        for split, count in (("train", 2 * _DRAWN), ("validation", _DRAWN))
     )
     features = imagenet_features(PCAM.centre_px)
     side = generated.image.shape[1]
-    holds_tumour = centre_rule(training, features)
+    # One half of the training patches; the table is of the other.
+    holds_tumour = centre_rule(training.image[::2], training.label[::2], features)
     vectors = np.unique(training.stain_vectors[:, 0], axis=0)
     known = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     table = []
     for label, name in enumerate(PCAM.classes):
+        if not (generated.label == label).any():
+            continue
         parts = {
             "generated": generated.image[generated.label == label],
-            "drawn, training": centre(training.image[training.label == label], side),
+            "drawn, training": centre(training.image[1::2][training.label[1::2] == label], side),
             "drawn, other slides": centre(held_out.image[held_out.label == label], side),
         }
         for measure, of in (

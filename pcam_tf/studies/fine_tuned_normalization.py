@@ -111,7 +111,7 @@ def _trained(source, run_dir, settings, normalise):
 def _prepared(source, folder, settings, change):
     """Return the source of changed patches in a folder; write it if it is not there."""
     task = data.task_of(source)
-    if not (folder / task.name / writing.VERSION).is_dir():
+    if not writing.is_written(folder, task):
         slices = normalization.slices_of(source, settings)
         splits = {name: _changed(source, split, change) for name, split in slices.items()}
         data.write_source(splits, folder, task)

@@ -72,6 +72,8 @@ def pretrain(
     described = _described(settings, source)
     files.claim(run_dir / "pretraining.json", described, "pretraining")
     with files.locked(run_dir / "lock", f"another process pretrains in {run_dir}: wait for it."):
+        # Another process may have begun, or ended, meanwhile.
+        files.claim(run_dir / "pretraining.json", described, "pretraining")
         history = _history(run_dir)
         if not (run_dir / WEIGHTS).is_file():
             history = _trained(model, settings, source, run_dir, history)

@@ -40,6 +40,8 @@ def test_a_generator_is_trained_sampled_judged_and_added(
     assert run("audit", "--data-dir", made) == 0
     capfd.readouterr()
     refused(run("gan", "judge", "--generated", prepared, *words), capfd, "holds no patches of the")
+    synthetic = run(*judged[:4], "--run", folder)  # which have the same ids
+    refused(synthetic, capfd, "does not hold the patches that the generator")
     refused(run("gan", "sample", "--run", folder, "--output", made), capfd, "exists: delete it")
     more = ["--only", "cat", "--output", tmp_path / "other"]
     refused(run("gan", "sample", "--run", folder, *more), capfd, "cannot be generated")
@@ -50,6 +52,9 @@ def test_wrong_sides_classes_and_folders_are_refused_in_one_line(prepared, tmp_p
     refused(run(*words, "--side", "30"), capfd, "choose 32 to 96 px")
     refused(run(*words, "--side", "40"), capfd, "choose a multiple of 16")
     refused(run(*words, "--prevalence", "0.0001"), capfd, "leaves no patch of a class")
+    refused(run(*words, "--kimg", "0"), capfd, "give more than 0")
+    refused(run(*words, "--kimg", "nan"), capfd, "give more than 0")
+    refused(run(*words, "--seed", "-1"), capfd, "give 0 or more")
     toy_task.write(tmp_path / "toy")
     other = ["gan", "train", "--data-dir", tmp_path / "toy", "--run", tmp_path / "run"]
     refused(run(*other), capfd, "does not fit shapes patches")

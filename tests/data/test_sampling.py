@@ -74,6 +74,8 @@ def test_a_mixture_holds_exactly_the_weight_of_added_patches(tiny_source, added,
     times = collections.Counter(name for name in names if name.startswith("generated_"))
     assert max(times.values()) == -(-counts[True] // 10)
     assert ids_of(mixture) == names
+    first = [name.startswith("generated_") for name in names[: len(names) // 2]]
+    assert sum(first) == pytest.approx(counts[True] / 2, abs=3 * len(names) ** 0.5 / 4)
     assert ids_of(mixture, "validation") == ids_of(tiny_source, "validation")
 
 

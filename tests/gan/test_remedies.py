@@ -58,7 +58,8 @@ def test_each_remedy_trains_on_the_patches_that_it_says(pool):
     for remedy, counts in expected.items():
         planned = remedies.plan(remedy, pool, seed=0)
         assert kinds_of(planned) == counts, remedy
-        assert (planned.labels == planned.features[:, 0] % 2).mean() >= 220 / 400
+        kinds = planned.features[:, 0]
+        np.testing.assert_array_equal(planned.labels, np.isin(kinds, [1, 3, 4]))
         assert planned.class_weights == remedy.endswith("class weights")
         assert planned.focal == (remedy == "focal loss")
 
@@ -158,6 +159,8 @@ def test_a_study_resumes_and_takes_only_a_generator_of_its_own_patches(
     found = study.run(asked, [own], [0.2], [0])["validation"]
     assert {key[1] for key in found} == set(remedies.REMEDIES)
     assert all(len(table) == 64 for table in found.values())
+    note = tmp_path / "study.json"
+    note.write_text('{"splits": ["validation"], "side_px": 32, "generators": {}}')  # as once
     untouched = dataclasses.replace(asked, features=None)
     again = study.run(untouched, [own], [0.2], [0])["validation"]
     assert all(found[key].equals(again[key]) for key in found)
@@ -168,6 +171,12 @@ def test_a_study_resumes_and_takes_only_a_generator_of_its_own_patches(
     wider = dataclasses.replace(asked, side_px=48)
     with pytest.raises(InputError, match="holds another study"):
         study.run(wider, [], [0.2], [0])
+    fresh = dataclasses.replace(wider, folder=tmp_path / "fresh")
+    with pytest.raises(InputError, match="makes 32 px and the study sees 48"):
+        study.run(fresh, [own], [0.2], [0])
+    with pytest.raises(InputError, match="choose 32 to 96 px"):
+        study.run(dataclasses.replace(fresh, side_px=16), [], [0.2], [0])
+    assert not fresh.folder.exists()
 
 
 def test_networks_are_trained_on_what_each_remedy_says_and_not_kept(
@@ -186,13 +195,14 @@ def test_networks_are_trained_on_what_each_remedy_says_and_not_kept(
     )  # fmt: skip
     seen = []
 
-    def counted(recipe, mixture, folder):
+    def counted(recipe, mixture, folder, **options):
         added = [data.count(each.source, "train") for each in mixture.additions]
         labels = [int(patch["label"]) for patch in mixture.as_dataset("train")]
         seen.append((recipe, np.bincount(labels).tolist(), added))
-        return training.train(recipe, mixture, folder)
+        return training.train(recipe, mixture, folder, **options)
 
     monkeypatch.setattr(fine_tuned_remedies, "training", types.SimpleNamespace(train=counted))
+    (tmp_path / "patches" / "all" / ".preparing-pcam").mkdir(parents=True)  # as after a kill
     found = study.run(asked, [generator], [0.2], [0])["validation"]
     assert [key[1] for key in found] == list(fine_tuned_remedies.REMEDIES)
     assert all(len(table) == 64 for table in found.values())
@@ -202,5 +212,10 @@ def test_networks_are_trained_on_what_each_remedy_says_and_not_kept(
     assert again == [tumour] and new == [normal - tumour]
     assert strong.jpeg_quality < 100 and as_plain == plain and plain.jpeg_quality == 100
     assert not list(tmp_path.rglob("*.keras"))
+    # The border of real patches is the mirror image of the centre, as that of generated ones.
+    source = data.open_source(next(tmp_path.glob("patches/all")))
+    image = data.read_patches(source, "train[:1]")["image"][0]
+    np.testing.assert_array_equal(image[31], image[32])
+    np.testing.assert_array_equal(image[:, 64], image[:, 63])
     monkeypatch.setattr(fine_tuned_remedies, "predictor", None)
     assert study.run(asked, [generator], [0.2], [0])["validation"].keys() == found.keys()

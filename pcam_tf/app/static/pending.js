@@ -35,7 +35,9 @@
   };
   // `inert` keeps hands away, not clicks made by scripts and assistive software.
   const clicks = (event) => {
-    if ((isHidden || pending > 0) && event.target.closest?.('#review_row')) event.stopPropagation();
+    if (!(isHidden || pending > 0) || !event.target.closest?.('#review_row')) return;
+    event.preventDefault();
+    event.stopPropagation();
   };
   document.addEventListener('click', clicks, true);
   document.addEventListener('change', uploads, true);
