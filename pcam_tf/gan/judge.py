@@ -11,6 +11,7 @@ import sklearn.pipeline
 import sklearn.preprocessing
 
 from pcam_tf.errors import InputError
+from pcam_tf.evaluation import intervals
 from pcam_tf.gan import distances, memorisation
 from pcam_tf.gan.features import Features
 from pcam_tf.gan.patches import Patches
@@ -42,7 +43,7 @@ def judge(
     probabilities: Callable[[np.ndarray], np.ndarray] | None = None,
     seed: int = 0,
 ) -> dict[str, dict]:
-    """Return what generated patches are like: name of a class -> its numbers.
+    """Return what generated patches are like: name of a class, or "both" -> its numbers.
 
     `kid`, `precision`, `recall` compare generated with training patches. `..._floor` compares one
     half of the training patches with the other, `..._other_slides` the held-out patches with the
@@ -50,7 +51,8 @@ def judge(
     regression on features, five folds) that tells generated from held-out patches; its floor is of
     training against held-out patches. `label_fidelity` is the share to which `probabilities` gives
     the right side of 0.5; its reference is that of held-out patches. For copies see
-    `memorisation.check`.
+    `memorisation.check`. `label_auc` of "both" is the AUC of `probabilities` between the classes,
+    which a threshold that does not fit generated patches leaves as it is.
 
     Args:
         sets: the patches.
@@ -64,11 +66,17 @@ def judge(
     """
     _check_sides(sets)
     rng = np.random.default_rng(seed)
-    return {
+    found = {
         name: _of_class(sets, label, name, features, probabilities, rng)
         for label, name in enumerate(task.classes)
         if (sets.generated.label == label).any()
     }
+    if probabilities is not None and len(found) == len(task.classes):
+        found["both"] = {
+            f"label_auc{kind}": intervals.auc(part.label, probabilities(features(part.image)))
+            for kind, part in (("", sets.generated), ("_real", sets.held_out))
+        }
+    return found
 
 
 def _check_sides(sets):
@@ -143,6 +151,7 @@ def rows(judged: dict[str, dict]) -> list[dict]:
             ("recall", "_floor", "_other_slides"),
             ("real_or_generated_auc", "_floor", None),
             ("label_fidelity", None, "_real"),
+            ("label_auc", None, "_real"),
         ):
             if measure in numbers:
                 cells = [numbers.get(f"{measure}{kind}") for kind in ("", floor, other)]
@@ -152,11 +161,12 @@ def rows(judged: dict[str, dict]) -> list[dict]:
                               "real, other slides"),
                              (name, measure.replace("_", " "), *text), strict=True))
                 )  # fmt: skip
-        table.append({
-            "class": name,
-            "measure": "copies",
-            "generated": f"{numbers['copies']} of {numbers['patches']}",
-            "real, same slides": f"planted, found: {numbers['planted_copies_found']:.3f}",
-            "real, other slides": f"false alarms: {numbers['false_alarms']:.3f}",
-        })  # fmt: skip
+        if "copies" in numbers:
+            table.append({
+                "class": name,
+                "measure": "copies",
+                "generated": f"{numbers['copies']} of {numbers['patches']}",
+                "real, same slides": f"planted, found: {numbers['planted_copies_found']:.3f}",
+                "real, other slides": f"false alarms: {numbers['false_alarms']:.3f}",
+            })  # fmt: skip
     return table

@@ -2,10 +2,10 @@
 
 Plain strided convolutions (A. Radford et al., ICLR 2016) with residual convolutions between them
 and no normalisation, as in R3GAN (N. Huang et al., NeurIPS 2024): that paper shows that no
-normalisation is needed with its loss. The critic compares its features with an embedding of the
-class (T. Miyato and M. Koyama, ICLR 2018), and it sees how much patches of a group differ (T.
-Karras et al., ICLR 2018). Without the latter, all patches of a class were alike for 30,000 patches
-and more.
+normalisation is needed with its loss. The critic has a score for each class, the product of its
+features with an embedding of the class (T. Miyato and M. Koyama, ICLR 2018), and it sees how much
+patches of a group differ (T. Karras et al., ICLR 2018). Without the latter, all patches of a class
+were alike for 30,000 patches and more.
 """
 
 import dataclasses
@@ -77,14 +77,13 @@ def generator(shape: Shape, seed: int = 0) -> keras.Model:
 
 
 def critic(shape: Shape, seed: int = 0) -> keras.Model:
-    """Return the untrained critic: patches (n, side, side, 3), -1..1, and labels (n,) to scores.
+    """Return the untrained critic: patches (n, side, side, 3), -1..1, to scores (n, classes).
 
-    Scores are float32 (n,), higher for what looks real; only their differences count. Every
-    `GROUP` patches that follow each other are of one class, and n is a multiple of it.
+    Scores are float32, higher for what looks like a real patch of the class; only differences
+    count. Every `GROUP` patches that follow each other are of one class, and n is a multiple of it.
     """
     seeds = _Seeds(seed + 1000)
     patches = keras.Input((shape.side_px, shape.side_px, 3), name="patches")
-    labels = keras.Input((), dtype="int32", name="labels")
     tensor = patches
     for number, width in enumerate(shape.channels):
         tensor = keras.layers.Conv2D(
@@ -96,10 +95,10 @@ def critic(shape: Shape, seed: int = 0) -> keras.Model:
     tensor = keras.layers.Flatten()(_with_variation(tensor))
     features = keras.layers.Dense(2 * shape.channels[-1], kernel_initializer=seeds.he())(tensor)
     features = _activated(features)
-    embedded = _embedded(labels, shape.classes, features.shape[-1], seeds.normal(0.01))
-    scores = keras.layers.Dense(1, kernel_initializer=seeds.he())(features)
-    scores = keras.layers.Add()([scores, keras.layers.Dot(axes=1)([features, embedded])])
-    return keras.Model([patches, labels], scores[:, 0], name="critic")
+    # No weights that classes share: with such, the critic came to score both classes alike.
+    initializer = seeds.normal(features.shape[-1] ** -0.5)
+    scores = keras.layers.Dense(shape.classes, use_bias=False, kernel_initializer=initializer)
+    return keras.Model(patches, scores(features), name="critic")
 
 
 def _with_variation(tensor):

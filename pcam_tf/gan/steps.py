@@ -32,7 +32,7 @@ class State:
             optimizer = keras.optimizers.Adam(rate, beta_1=0.0, beta_2=0.99)
             optimizer.build(network.trainable_variables)
             self.optimizers.append(optimizer)
-        # A trace of one function for each weight of the penalties.
+        # A trace for steps with penalties, and one for those without.
         self._update = tf.function(self._updated, autograph=False)
 
     @property
@@ -53,12 +53,13 @@ class State:
         rng = np.random.default_rng([recipe.seed, 1, number])
         latents = rng.standard_normal((len(patches), recipe.latents), "float32")
         draws = [augmentation.draw(rng, len(patches), recipe.side_px) for _ in range(2)]
-        weight = recipe.penalty_weight(number)
+        weight = tf.constant(recipe.penalty_weight(number), "float32")
+        is_penalised = number % recipe.penalty_every == 0
         real = tf.constant(patches.astype("float32") / 127.5 - 1)
         tensors = tf.nest.map_structure(tf.constant, (latents, *draws))
         keep = tf.constant(self._momentum(number), "float32")
         return self._update(
-            real, tf.constant(labels.astype("int32")), *tensors, keep, penalty_weight=weight
+            real, tf.constant(labels.astype("int32")), *tensors, keep, weight, is_penalised
         )
 
     def _momentum(self, number):
@@ -67,7 +68,9 @@ class State:
         half_life = min(self.recipe.averaging_kimg, seen / 20)
         return 0.5 ** (self.recipe.kimg_of(1) / half_life)
 
-    def _updated(self, real, labels, latents, real_draws, fake_draws, keep, penalty_weight):
+    def _updated(
+        self, real, labels, latents, real_draws, fake_draws, keep, penalty_weight, is_penalised
+    ):
         generator, critic = self.generator.trainable_variables, self.critic.trainable_variables
         with tf.GradientTape() as generator_tape:
             generated = self.generator([latents, labels], training=True)
@@ -76,14 +79,17 @@ class State:
             critic_tape.watch(generated)
             real = augmentation.augmented(real, real_draws)
             fake = augmentation.augmented(generated, fake_draws)
-            real_scores = self.critic([real, labels], training=True)
-            fake_scores = self.critic([fake, labels], training=True)
+            by_class = self.critic(real, training=True)
+            real_scores = losses.of_class(by_class, labels)
+            fake_scores = losses.of_class(self.critic(fake, training=True), labels)
             critic_loss = losses.critic_loss(real_scores, fake_scores)
+            class_loss = losses.class_loss(by_class, labels)
+            both_losses = critic_loss + class_loss
             generator_loss = losses.generator_loss(real_scores, fake_scores)
-        gradients = critic_tape.gradient(critic_loss, critic)
+        gradients = critic_tape.gradient(both_losses, critic)
         of_generated = critic_tape.gradient(generator_loss, generated)
         penalties = tf.zeros(())
-        if penalty_weight:
+        if is_penalised:
             penalties, added = self._penalties(real, fake, labels, penalty_weight)
             gradients = [
                 one if other is None else one + other
@@ -98,6 +104,7 @@ class State:
             mean.assign(keep * mean + (1 - keep) * new)
         return {
             "critic_loss": critic_loss,
+            "class_loss": class_loss,
             "generator_loss": generator_loss,
             "margin": ops.mean(real_scores - fake_scores),
             "generator_gradient": tf.linalg.global_norm(own),

@@ -71,6 +71,20 @@ def test_judging_copies_of_the_training_patches_finds_them():
     assert all(numbers["copies"] == numbers["patches"] for numbers in found.values())
 
 
+def test_labels_are_judged_by_their_order_as_well_as_by_half():
+    real, held_out = drawn(120), drawn(60, "validation")
+    swapped = patches.Patches(real.id, real.image, 1 - real.label)
+    found = {
+        name: judge.judge(judge.Sets(made, real, held_out), PCAM, features, lambda each: each[:, 0])
+        for name, made in (("right", real), ("swapped", swapped))
+    }
+    right, wrong = (each["both"]["label_auc"] for each in found.values())
+    assert right == pytest.approx(1 - wrong) and right != pytest.approx(0.5, abs=0.01)
+    last = judge.rows(found["right"])[-1]
+    assert (last["class"], last["measure"]) == ("both", "label auc")
+    assert last["generated"] == f"{right:.3f}"
+
+
 def test_patches_of_different_sides_or_too_few_are_not_compared():
     read = drawn(64)
     small = patches.Patches(read.id, patches.centre(read.image, 16), read.label)
