@@ -121,7 +121,7 @@ def read_fields(
         texts = {name: example[name].decode() for name in ("id", "group", "patient")}
         rows.append(texts | {"label": label, "magnification": int(example["magnification"])})
         images.append(example["image"])
-    table = pd.DataFrame(rows)[["id", "label", "group", "patient", "magnification"]]
+    table = pd.DataFrame(rows, columns=["id", "label", "group", "patient", "magnification"])
     order = table["id"].argsort(kind="stable")
     return [images[row] for row in order], table.iloc[order].reset_index(drop=True)
 

@@ -207,7 +207,7 @@ def _verify_checksums(sources: _Files) -> None:
         )
     registered = {Path(urlparse(url).path).name: i for url, i in _Builder.url_infos.items()}
     for path in sources.values():
-        published = registered[path.name]
+        published = registered[path.name.removesuffix(".gz") + ".gz"]
         # The size first: it finds a broken download without reading gigabytes.
         if path.stat().st_size != published.size:
             raise InputError(

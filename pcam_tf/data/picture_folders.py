@@ -243,8 +243,9 @@ def _drawn_splits(units, seed):
     middle = (np.cumsum(counts) - counts / 2) / counts.sum()
     found = np.searchsorted(np.cumsum(SHARES)[:-1], middle)
     # A large group may swallow the share of a split: each keeps at least one group.
-    found[-2:] = np.maximum(found[-2:], [1, 2])
-    found[0] = 0
+    found[-1], found[0] = 2, 0
+    if not (found == 1).any():
+        found[min(int(np.argmax(found == 2)), len(found) - 2)] = 1
     return dict(zip(sizes.index[order], np.array(sources.SPLITS)[found], strict=True))
 
 
@@ -290,6 +291,7 @@ def _ordered(splits):
 
 def _examples(table, split, described, indices, mpp, left_out) -> Iterator[dict]:
     """Read the pictures of a split one by one; note those that cannot be used."""
+    used = 0
     for row in tqdm(table.to_dict("records"), desc=f"preparing {split}", unit=" pictures"):
         try:
             pixels = image_files.read(row["path"], described, mpp).pixels
@@ -301,7 +303,11 @@ def _examples(table, split, described, indices, mpp, left_out) -> Iterator[dict]
             size = f"{width}×{height} px, not {described.side_px}×{described.side_px}"
             left_out.append((str(row["path"]), f"wrong size: {size}"))
             continue
+        used += 1
         yield {"id": row["id"], "image": pixels, "label": indices[row["label"]]}
+    if not used:
+        name, reason = left_out[-1]
+        raise InputError(f"no picture of the split {split} can be used, such as {name}: {reason}")
 
 
 def _write_left_out(left_out, made):

@@ -22,8 +22,8 @@ _FEATURES = ("id", "image", "label")
 def imbalanced_rows(labels: np.ndarray, prevalence: float, seed: int) -> np.ndarray:
     """Return the rows of the largest part of a set in which class 1 has the given prevalence.
 
-    All patches of the other class stay if there are enough of class 1, and the reverse. Rows of a
-    lower prevalence are, for the same seed, among those of a higher one.
+    All patches of the other class stay if there are enough of class 1, and the reverse. For the
+    same seed, the rows of class 1 at a lower prevalence are among those at a higher one.
 
     Args:
         labels: (n,) of 0 and 1.

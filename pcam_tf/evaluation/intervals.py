@@ -212,7 +212,9 @@ def auc_interval(labels: np.ndarray, scores: np.ndarray) -> tuple[float, float, 
     return value, float(low), float(high)
 
 
-def auc_difference(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[dict, float]:
+def auc_difference(
+    labels: np.ndarray, first: np.ndarray, second: np.ndarray
+) -> tuple[dict, float | None]:
     """Return the difference of two AUCs on the same patches and its p-value (DeLong, paired).
 
     Args:
@@ -221,17 +223,17 @@ def auc_difference(labels: np.ndarray, first: np.ndarray, second: np.ndarray) ->
         second: (n,) scores of another; the difference is the first's AUC minus the second's.
 
     Returns:
-        The difference as a `metric`, and the two-sided p-value.
+        The difference as a `metric`, and the two-sided p-value; no interval and None where there is
+        no variance to go by: one patch of a class, or a difference that is the same for all.
     """
     positive, negative = zip(
         *(placement_values(labels, scores) for scores in (first, second)), strict=True
     )
     difference = positive[0].mean() - positive[1].mean()
-    variance = sum(
-        np.var(each[0] - each[1], ddof=1) / len(each[0])
-        for each in (positive, negative)
-        if len(each[0]) > 1
-    )
+    gaps = [each[0] - each[1] for each in (positive, negative)]
+    if min(map(len, gaps)) < 2 or (difference and max(map(np.ptp, gaps)) < 1e-12):
+        return metric(difference), None
+    variance = sum(np.var(each, ddof=1) / len(each) for each in gaps)
     deviation = np.sqrt(variance)
     margin = scipy.stats.norm.ppf((1 + CONFIDENCE) / 2) * deviation
     # Models that rank every patch alike have the same AUC in any sample.

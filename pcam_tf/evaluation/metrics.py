@@ -76,7 +76,7 @@ def overall(predictions: pd.DataFrame) -> dict[str, dict]:
         "average_precision": intervals.metric(
             average_precision(slice(None)), intervals.percentile_interval(sampled)
         ),
-        "log_loss": intervals.metric(sklearn.metrics.log_loss(labels, scores)),
+        "log_loss": intervals.metric(calibration.log_losses(predictions).mean()),
         "brier": intervals.metric(sklearn.metrics.brier_score_loss(labels, scores)),
         "calibration_error": intervals.metric(calibration.error(labels, scores)),
     }

@@ -231,8 +231,8 @@ def ablate_centre(
 ) -> pd.DataFrame:
     """Return probabilities of patches whose centre, or whose surroundings, are hidden.
 
-    What is hidden is blurred in one column, and replaced by that of the next patch of the batch in
-    another.
+    What is hidden is blurred in one column, and in another replaced by that of the patch before it
+    (of the first patch: the last).
 
     Args:
         model: a classifier.

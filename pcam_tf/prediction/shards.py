@@ -5,6 +5,7 @@ of a batch: the joined table is that of the undivided prediction, byte for byte.
 lies a record of what it is a part of.
 """
 
+import gzip
 import hashlib
 import json
 import re
@@ -159,7 +160,8 @@ def merge(paths: Sequence[str | Path], output: str | Path) -> int:
             f"{' and '.join(map(str, headers.values()))} have different columns: predict both "
             "from the same data directory."
         )
-    with written_whole(output) as temporary, temporary.open("wb") as file:
+    open_file = gzip.open if Path(output).suffix.lower() == ".gz" else open
+    with written_whole(output) as temporary, open_file(temporary, "wb") as file:
         file.write(ordered[0][1].split(b"\n", 1)[0] + b"\n")
         for _, content, _ in ordered:
             file.write(content.split(b"\n", 1)[1])
@@ -194,7 +196,8 @@ def _read_part(path):
             f"{path} is not the table that its record is about: predict shard {number}/{count} "
             "anew."
         )
-    return record, content
+    # A path that ends in .gz is packed when it is written.
+    return record, gzip.decompress(content) if path.suffix.lower() == ".gz" else content
 
 
 def _refuse_another(path, record, first_path, first):

@@ -25,7 +25,6 @@ from pcam_tf.errors import InputError
 from pcam_tf.models import classifier, engines
 from pcam_tf.stain import layer, normalization
 from pcam_tf.studies import robustness
-from pcam_tf.task import PCAM
 from pcam_tf.training import augmentation, phases, recipes
 
 # Name -> whether patches are normalised, and whether training patches are jittered.
@@ -107,7 +106,7 @@ class _Features:
     """Features of patches in all conditions, computed once and kept in a folder."""
 
     def __init__(self, source, folder, settings):
-        self._folder, self._settings = folder, settings
+        self._folder, self._settings, self._task = folder, settings, data.task_of(source)
         claim(folder, source, settings)
         slices = slices_of(source, settings)
         self._patches = {name: data.read_patches(source, each) for name, each in slices.items()}
@@ -154,12 +153,12 @@ class _Features:
 
     @functools.cached_property
     def _network(self):
-        return _extractor(self._settings.recipe, self._settings.patches)
+        return _extractor(self._settings.recipe, self._settings.patches, self._task)
 
 
-def _extractor(recipe, patches):
+def _extractor(recipe, patches, task):
     """Return the frozen backbone of a recipe, in the way that runs fastest for so many patches."""
-    model = phases.build(recipe, PCAM)
+    model = phases.build(recipe, task)
     return engines.fastest(classifier.feature_extractor(model), patches)
 
 
@@ -173,9 +172,15 @@ def claim(run_dir: Path, source: tfds.core.DatasetBuilder, settings: Settings) -
     Raises:
         InputError: the folder holds another study, or cannot be written to.
     """
+    # Every directory of PatchCamelyon has the same name and version, a subset as well.
+    sizes = {name: [each.num_examples, each.num_bytes] for name, each in source.info.splits.items()}
     about = {"source": f"{source.info.name} {source.info.version}", "candidates": _CANDIDATES}
-    described = about | dataclasses.asdict(settings)
-    files.claim(run_dir / "settings.json", described, "study", _completed)
+    described = about | {"splits": sizes} | dataclasses.asdict(settings)
+
+    def completed(stored):
+        return {"splits": sizes} | _completed(stored)
+
+    files.claim(run_dir / "settings.json", described, "study", completed)
 
 
 def _completed(stored):

@@ -172,7 +172,12 @@ def auc_under_shift(labels: np.ndarray, probabilities: Mapping) -> pd.DataFrame:
 
     Returns:
         A row each: `shift`, `level`, `model`, `auc`, `low`, `high` (DeLong, patches independent).
+
+    Raises:
+        InputError: the patches are of one class.
     """
+    if len(np.unique(labels)) < 2:
+        raise InputError("the patches are of one class only: AUC needs two; take more of them.")
     rows = []
     for (shift, level), by_model in probabilities.items():
         for model, scores in by_model.items():

@@ -76,7 +76,8 @@ def published(table: pd.DataFrame, source: str | Path) -> list[Split]:
     elif Path(source).is_dir():
         held_out = [_official(table, Path(source) / name) for name in OFFICIAL_FILES]
     else:
-        return splits_of(_patients_folds(table, source))
+        fold = _patients_folds(table, source)
+        held_out = [fold == number for number in np.unique(fold)]
     for rows in held_out:
         if rows.all() or not rows.any():
             raise InputError(f"{source} holds out all of the {len(rows)} fields, or none.")

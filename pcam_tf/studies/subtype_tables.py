@@ -92,7 +92,7 @@ def test_rows(tables: Tables, baseline: str, names: Sequence[str] = ()) -> list[
         rows.append({
             "method": name,
             f"minus {baseline}": reports.metric_text(found["difference"]),
-            "p": f"{found['p']:.3f}",
+            "p": f"{found['p']:.4f}",
             "cases": str(found["groups"]),
         })  # fmt: skip
     return rows

@@ -14,9 +14,10 @@ import pandas as pd
 
 from pcam_tf import data, synthetic
 from pcam_tf.data import breakhis
-from pcam_tf.errors import unknown
+from pcam_tf.errors import InputError, unknown
 from pcam_tf.evaluation import predictions_table
 from pcam_tf.files import claim, written_whole
+from pcam_tf.models import model_files
 from pcam_tf.studies import subtype_folds, subtype_methods
 from pcam_tf.studies.subtype_methods import Fields
 from pcam_tf.task import BREAKHIS, BREAKHIS_4, BREAKHIS_5, BREAKHIS_MALIGNANT, Task
@@ -107,7 +108,10 @@ def study(
     given = None if published is None else subtype_folds.published(table, published)
     kind = {"task": described.to_json(), "fields": len(table)}
     source = None if published is None else str(published)
-    claim(run_dir / "study.json", kind | {"folds": count, "given_folds": source}, "study")
+    # Features of the shipped model are kept in the folder.
+    model = {"shipped_model": model_files.digest(model_files.SHIPPED_MODEL)}
+    content = kind | {"folds": count, "given_folds": source} | model
+    claim(run_dir / "study.json", content, "study")
     found = {}
     for name in names:
         predictor = functools.cache(
@@ -149,8 +153,17 @@ def read(path: str | Path) -> pd.DataFrame:
 
 
 def load(data_dir: str | Path, described: Task) -> tuple[Fields, pd.DataFrame]:
-    """Return the fields of a data directory and their table, see `breakhis.read_fields`."""
-    return breakhis.read_fields(data.open_source(data_dir), described)
+    """Return the fields of a data directory and their table, see `breakhis.read_fields`.
+
+    Raises:
+        InputError: a class of the task has no field; or see `breakhis.read_fields`.
+    """
+    fields, table = breakhis.read_fields(data.open_source(data_dir), described)
+    there = set(table["label"])
+    missing = [name for label, name in enumerate(described.classes) if label not in there]
+    if missing:
+        raise InputError(f"{data_dir} holds no field of {', '.join(missing)}: choose another task.")
+    return fields, table
 
 
 def load_or_draw(data_dir: str | Path | None, name: str) -> tuple[Task, Fields, pd.DataFrame]:

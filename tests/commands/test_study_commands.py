@@ -30,7 +30,7 @@ def test_normalization_compares_four_conditions(prepared, tmp_path, capsys, monk
         def predict_on_batch(self, patches):
             return patches.reshape(len(patches), -1, 3).mean(axis=1)
 
-    monkeypatch.setattr(normalization, "_extractor", lambda recipe, patches: Colours())
+    monkeypatch.setattr(normalization, "_extractor", lambda *_: Colours())
     words = ["normalization", "--data-dir", prepared, "--patches", 64, "--run", tmp_path / "study"]
     assert run(*words) == 0
     printed = capsys.readouterr().out

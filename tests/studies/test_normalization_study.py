@@ -28,7 +28,7 @@ class _Colours:
 def found(tiny_source, tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(normalization, "_extractor", lambda recipe, patches: _Colours())
+        patch.setattr(normalization, "_extractor", lambda *_: _Colours())
         yield folder, *normalization.study(tiny_source, folder, SETTINGS)
 
 
