@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "chosen_dir",
             "count",
             "download",
+            "described",
             "is_synthetic",
             "open_source",
             "task_of",

@@ -129,6 +129,21 @@ def task_of(builder: tfds.core.DatasetBuilder) -> Task:
         raise InputError(f"{path} is damaged ({first_line(error)}): prepare it anew.") from error
 
 
+def described(builder: tfds.core.DatasetBuilder) -> dict:
+    """Return what distinguishes a prepared source from others, as JSON can hold it.
+
+    Every directory of PatchCamelyon has the same name and version, a subset as well; so the number
+    of patches of each split and their bytes are there too.
+    """
+    return {
+        "source": f"{builder.info.name} {builder.info.version}",
+        "splits": {
+            name: [split.num_examples, split.num_bytes]
+            for name, split in builder.info.splits.items()
+        },
+    }
+
+
 def is_synthetic(builder: tfds.core.DatasetBuilder) -> bool:
     """Return whether the patches of a source are drawn by `synthetic`."""
     return builder.info.name == synthetic.SyntheticPatchCamelyon.name

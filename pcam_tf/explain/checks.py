@@ -17,7 +17,7 @@ import tqdm
 from pcam_tf import evaluation
 from pcam_tf.errors import InputError
 from pcam_tf.explain import methods
-from pcam_tf.models import classifier
+from pcam_tf.models import classifier, copies
 from pcam_tf.task import PCAM, Task
 
 STAGES = 6  # of the randomisation, from the head down
@@ -108,8 +108,7 @@ def randomisation(
     patches = np.asarray(patches, "float32")
     targets = methods.targets(model, patches)
     before = {name: methods.maps_of(model, patches, name, targets) for name in names}
-    shuffled = keras.models.clone_model(model)
-    shuffled.set_weights(model.get_weights())
+    shuffled = copies.copied(model)
     shuffled.task = classifier.task_of(model)
     kernels = [
         (layer.name, weight)

@@ -86,8 +86,7 @@ def _claim(study):
         "splits": list(study.splits),
         "side_px": study.side_px,
         "recipe": dataclasses.asdict(study.recipe) if study.recipe else None,
-        "source": f"{study.source.info.name} {study.source.info.version}",
-        "patches": data.count(study.source, sampling.TRAIN),
+        **data.described(study.source),
     }
 
     def completed(stored):  # what an earlier version did not note is not compared

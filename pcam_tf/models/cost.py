@@ -52,6 +52,6 @@ def _of_layer(layer):
     if isinstance(layer, keras.layers.Dot):
         shares, tokens = (each.shape for each in layer.input)
         return math.prod(shares[1:]) * tokens[-1]
-    if isinstance(layer, _FREE) or not any(len(weight.shape) == 2 for weight in layer.weights):
+    if isinstance(layer, _FREE) or not any(len(weight.shape) in (2, 4) for weight in layer.weights):
         return 0
     raise TypeError(f"the multiply-adds of {layer.name}, a {type(layer).__name__}, are unknown")

@@ -6,7 +6,7 @@ saves the conversion, which takes ten seconds and TensorFlow's memory.
 
 from pathlib import Path
 
-from pcam_tf.errors import InputError
+from pcam_tf.errors import InputError, first_line
 from pcam_tf.files import check_no_pointer
 from pcam_tf.models import engines, model_files
 from pcam_tf.models.engines import Engine
@@ -40,6 +40,10 @@ def load(model: str | Path, cells: int, stride_px: int) -> tuple[Engine, int]:
             about, content = engines.read_archive(path)
             if about == _described(model, about["field_px"], cells, stride_px):
                 return engines.LiteRT(content, file=str(path)), about["field_px"]
+        except ImportError as error:
+            raise InputError(
+                f"LiteRT cannot be imported ({error}): run `python -m pip install ai-edge-litert`."
+            ) from error
         except Exception as error:  # a damaged archive raises whatever its reader meets
             raise InputError(
                 f"{path} is damaged: delete it; what it holds is then made when it is needed."
@@ -60,7 +64,13 @@ def export(model: str | Path, cells: int, stride_px: int, *, small: bool = False
         InputError: as `load` does, or the file cannot be written.
     """
     fields, field_px = _fields(model, cells, stride_px)
-    content = engines.content_of(fields, small=small)
+    try:
+        content = engines.content_of(fields, small=small)
+    except Exception as error:  # the converter's and the interpreter's errors differ by model
+        raise InputError(
+            f"{model} cannot be exported for fields ({first_line(error)}): slides are then read by "
+            "TensorFlow."
+        ) from error
     path = export_file(model)
     engines.write_archive(path, _described(model, field_px, cells, stride_px), content)
     return path

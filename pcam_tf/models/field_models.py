@@ -2,7 +2,7 @@
 
 import keras
 
-from pcam_tf.models import backbones
+from pcam_tf.models import backbones, copies
 
 LAST, ALL_BLOCKS = "last", "all blocks"
 
@@ -31,7 +31,7 @@ def field_extractor(
     if classifier is not None:
         for layer in network.layers:
             if layer.weights:
-                layer.set_weights(classifier.get_layer(layer.name).get_weights())
+                copies.set_weights(layer, classifier.get_layer(layer.name).get_weights())
     if layers == ALL_BLOCKS:
         pool = keras.layers.GlobalAveragePooling2D
         features = keras.layers.Concatenate()(

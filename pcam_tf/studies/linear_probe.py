@@ -20,7 +20,7 @@ import threadpoolctl
 import tqdm
 
 from pcam_tf import data, prediction
-from pcam_tf.files import write_json, written_whole
+from pcam_tf.files import claim, write_json, written_whole
 from pcam_tf.models import engines
 from pcam_tf.models.engines import Engine
 
@@ -53,12 +53,14 @@ def probe(extractor: keras.Model, source, folder: str | Path) -> dict:
         `validation_loss` by strength; `strength`, that with the least: scikit-learn's C.
 
     Raises:
-        InputError: the source lacks a split, or `folder` cannot be written to.
+        InputError: the source lacks a split, or `folder` cannot be written to or holds features of
+            other patches.
     """
     folder, digest = Path(folder), digest_of(extractor)
     total = sum(data.count(source, split) for split in data.SPLITS)
     engine = engines.fastest(extractor, total)
     place = folder / f"features-{digest[:12]}"
+    claim(place / "patches.json", data.described(source), "probe")
     of = {split: features(engine, source, split, place / split) for split in data.SPLITS}
     model, losses = fitted(of["train"], of["validation"])
     task = data.task_of(source)

@@ -172,13 +172,11 @@ def claim(run_dir: Path, source: tfds.core.DatasetBuilder, settings: Settings) -
     Raises:
         InputError: the folder holds another study, or cannot be written to.
     """
-    # Every directory of PatchCamelyon has the same name and version, a subset as well.
-    sizes = {name: [each.num_examples, each.num_bytes] for name, each in source.info.splits.items()}
-    about = {"source": f"{source.info.name} {source.info.version}", "candidates": _CANDIDATES}
-    described = about | {"splits": sizes} | dataclasses.asdict(settings)
+    about = data.described(source) | {"candidates": _CANDIDATES}
+    described = about | dataclasses.asdict(settings)
 
     def completed(stored):
-        return {"splits": sizes} | _completed(stored)
+        return {"splits": about["splits"]} | _completed(stored)
 
     files.claim(run_dir / "settings.json", described, "study", completed)
 

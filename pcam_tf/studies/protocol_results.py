@@ -166,11 +166,13 @@ def learning_curve(
     """Fit a learning curve and read it at `sizes`, also beyond those that were measured.
 
     The interval is from refitting values drawn anew, on the scale of the fit: logarithms of 1 - the
-    value. All models are judged on the same patches, so that the error from these patches is
-    shared: one draw moves all values together, each by its standard error (patches taken as
-    independent). The error of each training is drawn independently, with the standard deviation of
-    the residuals of the fit. The interval says how well the curve is known if it is a power law
-    with a floor; of other laws it says nothing.
+    value. On validation and test all models are judged on the same patches, so that the error from
+    these patches is shared: one draw moves all values together, each by its standard error (patches
+    taken as independent). Of held-out patches each seed has others, and the shared draw makes the
+    interval too wide. The error of each training is drawn independently, with the standard
+    deviation of the residuals of the fit. Far beyond the measured sizes the interval is too narrow.
+    It says how well the curve is known if it is a power law with a floor; of other laws it says
+    nothing.
 
     Args:
         found: rows of `results` of one phase and one protocol, of two sizes or more.
@@ -193,7 +195,10 @@ def learning_curve(
     else:
         spread = np.sqrt((1 - errors) / (errors * patches))
     law = fitted_law(measured, errors)
-    deviation = np.std(np.log(errors) - np.log(law.errors(measured)))
+    residuals = np.log(errors) - np.log(law.errors(measured))
+    # The fitted numbers take up a part of the scatter.
+    free = len(errors) - min(len(np.unique(measured)), 3)
+    deviation = np.sqrt((residuals**2).sum() / free) if free else 0.0
     generator = np.random.default_rng(0)
     read = []
     for _ in range(resamples):

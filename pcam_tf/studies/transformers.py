@@ -17,7 +17,7 @@ import pandas as pd
 from pcam_tf import data, evaluation, prediction, training
 from pcam_tf.errors import InputError
 from pcam_tf.evaluation import comparison
-from pcam_tf.files import write_json
+from pcam_tf.files import claim, write_json
 from pcam_tf.models import classifier, cost, engines
 from pcam_tf.training import distillation, masked, recipes
 
@@ -73,7 +73,9 @@ def attempts_of(preset: str) -> list[Attempt]:
 def recipe_of(attempt: Attempt, preset: str, pretrained: Path | None = None) -> recipes.Recipe:
     """Return the recipe of an attempt: one phase, in which all weights are trained.
 
-    It is the same for every network but for the rate, at which a transformer would diverge.
+    It is the same for every network but for the rate, at which a transformer would diverge, and
+    for what distillation adds: patches are mixed. None ends early, so that all of a number of
+    patches take the same steps.
 
     Args:
         attempt: what is trained.
@@ -84,7 +86,7 @@ def recipe_of(attempt: Attempt, preset: str, pretrained: Path | None = None) -> 
         InputError: there is no such preset.
     """
     smoke = recipes.preset(preset).preset == "smoke"
-    distilled = attempt.start == "distilled"
+    distilled, epochs = attempt.start == "distilled", 1 if smoke else EPOCHS[attempt.patches]
     weights = {"ImageNet": "imagenet", "pretrained": str(pretrained)}.get(attempt.start)
     return recipes.Recipe(
         preset=preset,
@@ -96,7 +98,8 @@ def recipe_of(attempt: Attempt, preset: str, pretrained: Path | None = None) -> 
         start_from_teacher=False,
         weight_decay=0.05,
         frozen_epochs=0,
-        unfrozen_epochs=1 if smoke else EPOCHS[attempt.patches],
+        unfrozen_epochs=epochs,
+        patience=epochs,
         unfrozen_learning_rate=1e-3 if attempt.network == CNN else 5e-4,
         warm_up=0.15,
         averaging=0.9 if smoke else 0.98,
@@ -121,6 +124,7 @@ def study(attempts: list[Attempt], source, run_dir: str | Path, preset: str) -> 
             shipped model.
     """
     run_dir = Path(run_dir)
+    claim(run_dir / "study.json", data.described(source) | {"preset": preset}, "study")
     shipped = engines.load()
     for split in SPLITS:
         path = run_dir / f"shipped-{split}.csv"

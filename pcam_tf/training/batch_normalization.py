@@ -10,6 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from pcam_tf.models import copies
+
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):
     """Keras's layer with the same weights and results, for training; not meant to be saved."""
@@ -43,14 +45,12 @@ def fused(model: keras.Model) -> keras.Model:
     """
     on_tensorflow = keras.config.backend() == "tensorflow"
 
-    def copied(layer):
+    def layer_of(layer):
         plain = type(layer) is keras.layers.BatchNormalization
         kind = FusedBatchNormalization if plain and on_tensorflow else type(layer)
         return kind.from_config(layer.get_config())
 
-    copy = keras.models.clone_model(model, clone_function=copied, recursive=True)
-    copy.set_weights(model.get_weights())
-    return copy
+    return copies.copied(model, layer_of)
 
 
 def reestimate(model: keras.Model, batches: Iterable[np.ndarray]) -> None:

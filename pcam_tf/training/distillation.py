@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 
 from pcam_tf.errors import InputError
-from pcam_tf.models import classifier, engines, model_files
+from pcam_tf.models import classifier, copies, engines, model_files
 from pcam_tf.training import augmentation, mosaics
 
 _SEEN_BY_THE_STUDENT = (augmentation.RandomSurroundings, augmentation.RandomScanner)
@@ -56,7 +56,7 @@ def start_from(name: str, model: keras.Model, backbone: str) -> None:
     """
     teacher = _teacher(name, model)
     try:
-        model.set_weights(teacher.get_weights())
+        copies.set_weights(model, teacher.get_weights())
     except ValueError as error:
         raise InputError(
             f"{name} is another network than {backbone}: the training continues from the first "

@@ -69,11 +69,9 @@ def pretrain(
     run_dir = Path(run_dir)
     keras.utils.set_random_seed(settings.seed)
     network, model = build(settings.backbone, data.task_of(source).shape, settings.seed)
-    described = _described(settings, source)
-    files.claim(run_dir / "pretraining.json", described, "pretraining")
+    _claim(run_dir, settings, source)
     with files.locked(run_dir / "lock", f"another process pretrains in {run_dir}: wait for it."):
-        # Another process may have begun, or ended, meanwhile.
-        files.claim(run_dir / "pretraining.json", described, "pretraining")
+        _claim(run_dir, settings, source)  # another process may have begun, or ended, meanwhile
         history = _history(run_dir)
         if not (run_dir / WEIGHTS).is_file():
             history = _trained(model, settings, source, run_dir, history)
@@ -131,6 +129,11 @@ def build(name: str, shape: tuple[int, int, int], seed: int) -> tuple[keras.Mode
         InputError: the network has no tokens in the rows and columns of a grid.
     """
     backbone = backbones.get(name)
+    if shape[0] % _SQUARE_PX or _SQUARE_PX % backbone.side_multiple:
+        raise InputError(
+            f"{name} cannot be pretrained on patches of {shape[0]} px: choose CCT or DeiTTiny, and "
+            f"patches of a multiple of {_SQUARE_PX} px."
+        )
     inputs = keras.Input(shape)
     scaled = keras.layers.Rescaling(**backbone.rescaling)(inputs) if backbone.rescaling else inputs
     network = backbone.network(input_tensor=scaled)
@@ -199,12 +202,9 @@ def _in_squares(pictures, side_px):
     return ops.reshape(cut, (-1, rows * columns, side_px**2 * channels))
 
 
-def _described(settings, source):
-    """Return what a pretraining is of, as JSON can hold it."""
-    return dataclasses.asdict(settings) | {
-        "source": f"{source.info.name} {source.info.version}",
-        "patches": data.count(source, "train"),
-    }
+def _claim(run_dir, settings, source):
+    described = dataclasses.asdict(settings) | data.described(source)
+    files.claim(run_dir / "pretraining.json", described, "pretraining")
 
 
 def _history(run_dir):

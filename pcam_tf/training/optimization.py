@@ -108,6 +108,14 @@ class DecayedAdamW(keras.optimizers.AdamW):
         factor = self._factors[self._get_variable_index(variable)]
         super().update_step(gradient, variable, learning_rate * factor)
 
+    def _apply_weight_decay(self, variables):
+        """Decay each variable at its own rate, too."""
+        whole = self.weight_decay
+        for variable in variables:
+            self.weight_decay = whole * self._factors[self._get_variable_index(variable)]
+            super()._apply_weight_decay([variable])
+        self.weight_decay = whole
+
 
 def optimizer(
     recipe: Recipe, peak: float, steps: int, rates: dict[int, float] | None = None

@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 
 from pcam_tf import data
 from pcam_tf.files import written_whole
-from pcam_tf.models import backbones, classifier, engines
+from pcam_tf.models import classifier, copies, engines
 from pcam_tf.training import (
     augmentation,
     batch_normalization,
@@ -106,13 +106,6 @@ def _train(run, model, strategy, after_epoch):
             unfrozen_phase(run, model, strategy, after_epoch)
 
 
-def _unloaded(recipe):
-    """Return the recipe of a network whose weights are set later."""
-    # The file of an encoder's weights also holds its architecture.
-    is_encoder = recipe.backbone == backbones.ENCODER
-    return recipe if is_encoder else dataclasses.replace(recipe, weights=None)
-
-
 def _make_repeatable(seed):
     keras.utils.set_random_seed(seed)
     if keras.config.backend() == "tensorflow":
@@ -191,6 +184,8 @@ def unfrozen_phase(
 
     def validate():
         model.set_weights(trained.get_weights())
+        # What is estimated is drawn as well, and a resumed run has not drawn what came before.
+        devices.set_seeds(model.variables, recipe.seed, 0)
         batch_normalization.reestimate(model, _reestimated_from(run))
         patches = data.batches(run.source, "validation", batch_size=256)
         return validated.predict(patches.map(lambda patch: patch["image"]), verbose=0)
@@ -213,10 +208,10 @@ def _trained_copy(run, model, strategy):
         copy = batch_normalization.fused(model)
         copy.task = run.task
         return copy
-    copy = build(_unloaded(run.recipe), run.task)
+    copy = copies.copied(model)
+    copy.task = run.task
     devices.synchronise_batch_normalization(copy)
     classifier.unfreeze(copy)
-    copy.set_weights(model.get_weights())
     return copy
 
 

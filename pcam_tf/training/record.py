@@ -1,6 +1,5 @@
 """The record of a phase: validation, the best model, history, checkpoints, early stopping."""
 
-import dataclasses
 import time
 from collections.abc import Callable
 
@@ -11,7 +10,7 @@ import sklearn.metrics
 
 from pcam_tf.errors import InputError
 from pcam_tf.files import written_whole
-from pcam_tf.models import classifier, outputs
+from pcam_tf.models import classifier, copies, outputs
 from pcam_tf.training import devices, runs
 from pcam_tf.training.recipes import Recipe
 from pcam_tf.training.runs import HISTORY_COLUMNS, Run
@@ -168,12 +167,15 @@ class Record(keras.callbacks.Callback):
             self.history.to_csv(temporary, index=False)
 
     def _save_best(self):
-        best, recipe = self.saved, self.run.recipe
-        if recipe.mixed_precision:
-            plain = dataclasses.replace(recipe, mixed_precision=False, weights=None)
-            best = build(plain, self.run.task)
-            best.set_weights(self.saved.get_weights())
+        best = self.saved
+        if self.run.recipe.mixed_precision:
+            best = copies.copied(best, _in_float32)
+            best.task = self.run.task
         classifier.save(best, self.run.folder / "model.keras")
 
     def _checkpoint(self, epoch):
         return self.run.work_dir / f"{self.phase}-{epoch}.weights.h5"
+
+
+def _in_float32(layer):
+    return type(layer).from_config(layer.get_config() | {"dtype": "float32"})

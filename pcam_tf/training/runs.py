@@ -133,6 +133,8 @@ def describe(run: Run) -> dict:
             "name": run.source.info.name,
             "version": str(run.source.info.version),
             "patches": {name: data.count(run.source, split) for name, split in splits.items()},
+            "training_split": run.training_split,
+            "bytes": {name: each.num_bytes for name, each in run.source.info.splits.items()},
             **(run.source.described if isinstance(run.source, sampling.Mixture) else {}),
         },
     }

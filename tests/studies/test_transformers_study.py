@@ -71,6 +71,7 @@ def test_attempts_can_be_trained_at_their_sizes(tmp_path):
         recipe = transformers.recipe_of(attempt, "cpu", tmp_path)
         assert (recipe.weights == str(tmp_path)) == (attempt.start == "pretrained")
         assert recipe.unfrozen_epochs > 0 and recipe.frozen_epochs == 0
+        assert recipe.patience >= recipe.unfrozen_epochs
         assert bool(recipe.teachers) == (attempt.start == "distilled")
         assert (recipe.weights == "imagenet") == (attempt.start == "ImageNet")
     with pytest.raises(InputError, match="did you mean 'smoke'"):

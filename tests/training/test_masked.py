@@ -84,3 +84,6 @@ def test_what_is_hidden_is_whole_squares_and_counts_alone():
 def test_a_network_without_tokens_is_refused():
     with pytest.raises(InputError, match="EfficientNetLite0 has no tokens"):
         masked.build("EfficientNetLite0", (96, 96, 3), 0)
+    for name, side in (("DINOv2Small", 96), ("CCT", 88)):
+        with pytest.raises(InputError, match=f"cannot be pretrained on patches of {side} px"):
+            masked.build(name, (side, side, 3), 0)

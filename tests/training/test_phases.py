@@ -484,6 +484,14 @@ def test_layers_are_trained_more_slowly_the_deeper_they_lie(tiny_source, tmp_pat
     one, other = (np.asarray(each) for each in variables)
     np.testing.assert_allclose(one, other / 2, rtol=1e-5)
     assert np.all(other < 0)
+    # Weight decay, too: without a gradient it alone moves them.
+    decaying = dataclasses.replace(tiny_training.RECIPE, warm_up=0.0, weight_decay=0.1)
+    variables = [keras.Variable(np.ones(3, "f4")) for _ in range(2)]
+    chosen = optimization.optimizer(decaying, 1e-2, 1000, {id(variables[0]): 0.5})
+    chosen.apply([keras.ops.zeros(3), keras.ops.zeros(3)], variables)
+    one, other = (1 - np.asarray(each) for each in variables)
+    np.testing.assert_allclose(one, other / 2, rtol=1e-3)
+    assert np.all(other > 5e-4)
     with pytest.raises(InputError, match="no blocks"):
         optimization.layer_rates(classifier.build(backbone="Tiny", weights=None), 0.5)
 
