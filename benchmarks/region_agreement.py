@@ -78,11 +78,13 @@ def dice_of(called: np.ndarray, truth: np.ndarray) -> float:
 def boundary_distance(called: np.ndarray, truth: np.ndarray) -> float:
     """Return the mean distance in cells between the boundaries of two masks, both ways.
 
-    The edge of the picture is no boundary.
+    The edge of the picture is no boundary. NaN where a mask has none.
     """
     outlines = [
         mask & ~scipy.ndimage.binary_erosion(mask, border_value=1) for mask in (called, truth)
     ]
+    if not all(outline.any() for outline in outlines):
+        return float("nan")
     away = [scipy.ndimage.distance_transform_edt(~each) for each in outlines]
     return float(np.concatenate([away[1][outlines[0]], away[0][outlines[1]]]).mean())
 

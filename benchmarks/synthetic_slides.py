@@ -66,7 +66,8 @@ def measure(
     """
     plans, files, results = {}, [], Path(output) / "results"
     for number in range(slides):
-        name = f"drawn_{number}"
+        # The whole plan is in the name: what is there already is of the same one.
+        name = f"drawn_{number}_{side_px}px_{mpps[number % len(mpps)]:g}"
         plans[name] = plan_of(number, side_px)
         files.append(Path(output) / "slides" / f"{name}.tif")
         if not files[-1].is_file():

@@ -168,34 +168,35 @@ def check_outputs(outputs: Iterable[str | Path | None], inputs: Iterable[str | P
     Raises:
         InputError: an output cannot be written, is one of the inputs, or is given twice.
     """
-    outputs = [Path(path) for path in outputs if path is not None]
-    inputs, before = [Path(path) for path in inputs], []
-    for path in outputs:
-        for each in inputs:
-            if _is_same(path, each):
-                other = "" if path == each else f", {printable(each)}"
-                raise InputError(
-                    f"the output {printable(path)} would replace what this command reads{other}: "
-                    "give it another name."
-                )
-        for each in before:
-            if _is_same(path, each):
-                raise InputError(
-                    f"{printable(each)} and {printable(path)} are one file: give each output its "
-                    "own name."
-                )
-        before.append(path)
+    read, before = {}, {}
+    for path in map(Path, inputs):
+        read.setdefault(_identity(path), path)
+    for path in (Path(path) for path in outputs if path is not None):
+        own = _identity(path)
+        if own is not None and own in read:
+            other = "" if path == read[own] else f", {printable(read[own])}"
+            raise InputError(
+                f"the output {printable(path)} would replace what this command reads{other}: "
+                "give it another name."
+            )
+        if own is not None and own in before:
+            raise InputError(
+                f"{printable(before[own])} and {printable(path)} are one file: give each output "
+                "its own name."
+            )
+        before[own] = path
         _try_to_write(path)
 
 
-def _is_same(one, other):
-    """Return whether two paths lead to the same ordinary file, or would once they exist."""
-    if not (is_ordinary(one) and is_ordinary(other)):
-        return False
+def _identity(path):
+    """Return what all paths to one ordinary file share, also before it is there; None of others."""
+    if not is_ordinary(path):
+        return None
     try:
-        return one.samefile(other)
+        found = path.stat()
     except OSError:
-        return os.path.realpath(one) == os.path.realpath(other)
+        return os.path.realpath(path)
+    return found.st_dev, found.st_ino
 
 
 def _try_to_write(path):

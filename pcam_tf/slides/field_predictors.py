@@ -73,7 +73,8 @@ def load(
     ):
         loaded = engines.load(model, engine)
         return patch_by_patch(loaded, step_px), engines.name_of(loaded)
-    return one_pass(model, step_px), "litert"
+    predictor, fields = _one_pass(model, step_px)
+    return predictor, engines.name_of(fields)
 
 
 def export(model: str | Path, *, small: bool = False) -> list[Path]:
@@ -151,6 +152,11 @@ def one_pass(model: str | Path, step_px: int | None = None) -> FieldPredictor:
     Raises:
         InputError: as `patch_by_patch` does, or the network cannot predict fields.
     """
+    return _one_pass(model, step_px)[0]
+
+
+def _one_pass(model, step_px):
+    """Return what predicts fields, and its engine."""
     task = model_files.task_of(model)
     _refuse_task(task)
     step_px = _checked_step(task, step_px)
@@ -164,7 +170,7 @@ def one_pass(model: str | Path, step_px: int | None = None) -> FieldPredictor:
         values = outputs.checked(values, len(values), task, engines.described(engine))
         return values.reshape(-1, _CELLS, _CELLS)
 
-    return FieldPredictor("one pass", task, step_px, _CELLS, field_px, predict)
+    return FieldPredictor("one pass", task, step_px, _CELLS, field_px, predict), engine
 
 
 def _checked_step(task, step_px):

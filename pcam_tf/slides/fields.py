@@ -108,6 +108,8 @@ def _windows(slide, unit, predictor):
     side, mpp = predictor.field_px, predictor.task.mpp
     core = predictor.cells * predictor.step_px
     corners = np.ceil(np.array(unit.fields) * core - (side - core) / 2 - 0.5).astype(int)
+    # A last cell of less than half a pixel lies beyond what is there at this scale.
+    corners = np.minimum(corners, np.array(slide.size_at(mpp))[::-1] - 1)
     if not slide.backend.in_strips:
         return np.stack([
             slide.window(left, top, side, side, mpp) for top, left in corners.tolist()

@@ -175,7 +175,7 @@ def judge_folders(
             raise InputError(f"{printable(folder)} is no folder.")
     files = {path.parent.name: path for path in detections.glob(f"*/{lesions.FILE}")}
     files = files or {path.stem: path for path in detections.glob("*.csv")}
-    unknown = files.keys() - set(slides["slide"])
+    unknown = files.keys() - set(slides["slide"]) - {"slides"}  # the table itself
     if unknown:
         where = files[min(unknown)].relative_to(detections)
         raise InputError(f"the table of slides has no row for {where}.")

@@ -9,7 +9,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pcam_tf import figures
+from pcam_tf import figures, files
+from pcam_tf.errors import InputError
 from pcam_tf.figures import slide_pictures
 from pcam_tf.files import write_json, written_whole
 from pcam_tf.slides import (
@@ -20,6 +21,7 @@ from pcam_tf.slides import (
     outline_files,
     reader,
     slide_report,
+    slide_runs,
     tissue,
 )
 from pcam_tf.slides.heat_maps import HeatMap
@@ -63,14 +65,19 @@ def complete(
         asap: also write the outlines as ASAP's XML.
 
     Raises:
-        InputError: a file cannot be written, or the slide is damaged.
+        InputError: a file cannot be written, the slide is damaged, or another process uses the
+            folder, or has put another heat map there.
     """
-    if are_written(folder, threshold, asap=asap):
-        return
-    with reader.opened(path, mpp) as slide:
-        found = tissue.of_outlines(mask, slide) if mask else tissue.find(slide)
-        asked = from_json(heat.settings["task"])
-        write_all(folder, slide, heat, found, threshold, task=asked, asap=asap)
+    busy = f"{folder} is in use by another process."
+    with files.locked(Path(folder) / slide_runs.LOCK, busy):
+        if heat_maps.read(folder).settings != heat.settings:
+            raise InputError(f"{folder} was written by another process: give the command again.")
+        if are_written(folder, threshold, asap=asap):
+            return
+        with reader.opened(path, mpp) as slide:
+            found = tissue.of_outlines(mask, slide) if mask else tissue.find(slide)
+            asked = from_json(heat.settings["task"])
+            write_all(folder, slide, heat, found, threshold, task=asked, asap=asap)
 
 
 def write_all(
@@ -110,6 +117,8 @@ def write_all(
     outline_files.write_geojson(folder / OUTLINES, *outlined)
     if asap:
         outline_files.write_asap(folder / ASAP, *outlined)
+    else:
+        (folder / ASAP).unlink(missing_ok=True)  # of another threshold
     lesions.write_candidates(folder / lesions.FILE, found.candidates, slide.size)
     outline_files.write_tissue(folder / TISSUE_OUTLINES, tissue, slide)
     thumbnail = slide.thumbnail(_THUMBNAIL_PX)
@@ -168,10 +177,13 @@ def slides_table(output: str | Path) -> pd.DataFrame:
     """
     rows = []
     for path in sorted(Path(output).glob(f"*/{FINDINGS}")):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not found:  # being written
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if not (found and are_written(path.parent, found["threshold"], asap=found["asap"])):
+                continue  # being written, or of an earlier heat map
+            run = json.loads((path.parent / heat_maps.RUN).read_text(encoding="utf-8"))
+        except (OSError, ValueError, KeyError, TypeError):  # being predicted anew, or damaged
             continue
-        run = json.loads((path.parent / heat_maps.RUN).read_text(encoding="utf-8"))
         width, height = run["slide"]["size_px"]
         rows.append({
             "slide": run["name"], "width": width, "height": height, "mpp": run["slide"]["mpp"],

@@ -98,17 +98,18 @@ class Slide:
         Raises:
             InputError: the file is damaged there.
         """
-        limits = self.size_at(mpp)
-        inner = [
-            np.clip([first, first + length], 0, limit)
-            for first, length, limit in zip((left, top), (width, height), limits, strict=True)
-        ]
-        (x0, x1), (y0, y1) = inner
-        if x0 == x1 or y0 == y1:
+        places = list(zip((left, top), (width, height), self.size_at(mpp), strict=True))
+        if any(first >= limit or first + length <= 0 for first, length, limit in places):
             raise InputError(f"{self.name}: there is nothing at ({left}, {top}).")
-        pixels = self._scaled(int(x0), int(y0), int(x1 - x0), int(y1 - y0), mpp)
-        beyond = ((y0 - top, top + height - y1), (x0 - left, left + width - x1), (0, 0))
-        return np.pad(pixels, beyond, "reflect") if np.any(beyond) else pixels
+        columns, rows = (
+            mirrored(np.arange(first, first + length), limit) for first, length, limit in places
+        )
+        # All that is seen in the mirror is read, and no part of it is mirrored twice.
+        x, y = int(columns.min()), int(rows.min())
+        pixels = self._scaled(x, y, int(columns.max()) + 1 - x, int(rows.max()) + 1 - y, mpp)
+        if (x, y) == (left, top) and pixels.shape[:2] == (height, width):
+            return pixels
+        return pixels[np.ix_(rows - y, columns - x)]
 
     def _scaled(self, left, top, width, height, mpp):
         """Return a window within the slide at a scale, in parts if its level is large."""
@@ -179,12 +180,15 @@ class Slide:
         if not 0 <= level <= self.deepest_level:
             raise InputError(f"there is no level {level}: give 0 to {self.deepest_level}.")
         step = 2 ** (self.deepest_level - level)
-        sizes = [-(-side // step) for side in self.size]
+        sizes = [-(-side // step) for side in self.size]  # Deep Zoom rounds up
         places = []
-        for index, size in zip((column, row), sizes, strict=True):
+        for index, size, limit in zip(
+            (column, row), sizes, self.size_at(self.mpp * step), strict=True
+        ):
             if not 0 <= index * TILE_PX < size:
                 raise InputError(f"level {level} has no tile ({column}, {row}).")
-            places.append((index * TILE_PX, min(TILE_PX, size - index * TILE_PX)))
+            first = min(index * TILE_PX, limit - 1)
+            places.append((first, min(TILE_PX, size - index * TILE_PX)))
         (left, width), (top, height) = places
         return self.window(left, top, width, height, self.mpp * step)
 
@@ -353,3 +357,12 @@ def _picture(path):
         return np.ascontiguousarray(pixels[y : y + height, x : x + width])
 
     return Backend((size,), read, lambda: None, kind.lower(), mpp, notes)
+
+
+def mirrored(indices: np.ndarray, size: int) -> np.ndarray:
+    """Return indices mirrored into 0..size - 1, without repeating the outermost pixel.
+
+    As often as needed, since what is read may be larger than a slide or region.
+    """
+    indices = np.abs(indices) % max(2 * (size - 1), 1)
+    return np.where(indices < size, indices, 2 * (size - 1) - indices)

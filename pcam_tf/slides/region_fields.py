@@ -7,6 +7,7 @@ import numpy as np
 from pcam_tf.errors import InputError
 from pcam_tf.slides import regions
 from pcam_tf.slides.field_predictors import FieldPredictor
+from pcam_tf.slides.reader import mirrored
 
 _AT_ONCE = 2  # fields that are predicted together, one a core
 
@@ -61,7 +62,7 @@ def _field(region, predictor, row, column):
     margin = (predictor.field_px - predictor.cells * predictor.step_px) / 2
     starts = (int(np.ceil(cell * predictor.step_px - margin - 0.5)) for cell in (row, column))
     sides = [
-        regions.mirrored(np.arange(start, start + predictor.field_px), size)
+        mirrored(np.arange(start, start + predictor.field_px), size)
         for start, size in zip(starts, region.shape[:2], strict=True)
     ]
     return region[np.ix_(*sides)]

@@ -13,6 +13,7 @@ from pcam_tf import stain
 from pcam_tf.data import audit
 from pcam_tf.errors import InputError
 from pcam_tf.slides import tissue as tissue_rules
+from pcam_tf.slides.reader import mirrored
 from pcam_tf.task import PCAM, Task
 
 STRIDE_PX = PCAM.centre_px
@@ -149,15 +150,6 @@ def patch_around(
         for cell, side in zip((row, column), region.shape[:2], strict=True)
     ]
     return region[np.ix_(*inside)]
-
-
-def mirrored(indices: np.ndarray, size: int) -> np.ndarray:
-    """Return indices mirrored into 0..size - 1, without repeating the outermost pixel.
-
-    As often as needed, since what is read may be larger than a region.
-    """
-    indices = np.abs(indices) % max(2 * (size - 1), 1)
-    return np.where(indices < size, indices, 2 * (size - 1) - indices)
 
 
 def covered_cells(mask: np.ndarray, shape: tuple[int, int], stride_px: int = STRIDE_PX):

@@ -66,9 +66,10 @@ def run(
             with reader.opened(path, mpp) as slide:
                 about = described(slide, predictor, model, mask)
                 if is_finished(folder, about):
-                    return _read_finished(folder, progress)
+                    finished = _read_finished(folder, progress)
+                    _write_state(folder, FINISHED)  # after a call that failed, or a kill
+                    return finished
                 _write_state(folder, RUNNING)
-                (folder / heat_maps.RUN).unlink(missing_ok=True)  # it is of another table
                 _find(slide, folder, predictor, about, mask, progress)
             _write_state(folder, FINISHED)
             (folder / UNFINISHED).unlink(missing_ok=True)
@@ -82,7 +83,7 @@ def run(
 def _read_finished(folder, progress):
     (folder / UNFINISHED).unlink(missing_ok=True)  # left by a kill just before
     heat_map = heat_maps.read(folder)
-    cells = heat_map.settings["tissue"]["cells"]
+    cells = int(np.isfinite(heat_map.probabilities).sum())
     if progress:
         progress(cells, cells)
     return heat_map
@@ -121,6 +122,7 @@ def _find(slide, folder, predictor, about, mask, progress):
                     progress(done, total)
     area_mm2 = total * (predictor.step_um / 1000) ** 2
     settings = about | {"tissue": {"cells": total, "area_mm2": round(area_mm2, 4)}}
+    (folder / heat_maps.RUN).unlink(missing_ok=True)  # it is of another table
     heat_maps.write(folder, HeatMap(slide.name, grid, probabilities, settings))
 
 
@@ -177,9 +179,10 @@ def _version(distribution):
 
 
 def is_finished(folder: Path, about: dict) -> bool:
-    """Return whether a folder holds the finished heat map that a description is of."""
-    if read_state(folder).get("state") != FINISHED:
-        return False
+    """Return whether a folder holds the finished heat map that a description is of.
+
+    `run.json` is written last, so what it is of is whole, whatever happened to later calls.
+    """
     try:
         settings = heat_maps.read(folder).settings
     except InputError:
@@ -190,9 +193,10 @@ def is_finished(folder: Path, about: dict) -> bool:
 def read_state(folder: str | Path) -> dict:
     """Return what `state.json` says: `state`, and `error` where it failed; {} if there is none."""
     try:
-        return json.loads((Path(folder) / STATE).read_text(encoding="utf-8"))
+        content = json.loads((Path(folder) / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _write_state(folder, state, **more):

@@ -111,7 +111,7 @@ def _refuse(name, page):
         reason = f"{page.samplesperpixel} channels of {page.dtype}"
     elif page.samplesperpixel > 1 and page.planarconfig != 1:
         reason = "channels in planes"
-    elif page.chunks[-3] * page.chunks[-2] > image_kinds.LARGEST_PX and not page.is_tiled:
+    elif not page.is_tiled and page.rowsperstrip * page.imagewidth > image_kinds.LARGEST_PX:
         reason = "all pixels in one strip"
     elif page.photometric not in (0, 1, 2, 6):
         reason = f"colours {page.photometric}"

@@ -211,6 +211,24 @@ def test_outputs_are_known_to_be_those_of_their_heat_map(results, tmp_path):
     (other / "cells.csv").write_text("another")
     assert not outputs.are_written(other, THRESHOLD, asap=True)
     assert not outputs.are_written(tmp_path, THRESHOLD)
+    # Outputs of another table of cells are no row of the table of slides, nor are damaged ones.
+    assert len(outputs.slides_table(folder.parent)) == 1
+    assert outputs.slides_table(tmp_path).empty
+    (other / "findings.json").write_text("[1]")
+    assert outputs.slides_table(tmp_path).empty
+
+
+def test_outputs_at_another_threshold_leave_none_of_the_first(results, tmp_path):
+    file, heat, folder, _ = results
+    other = shutil.copytree(folder, tmp_path / "drawn")
+    heat.settings["task"] = PCAM.to_json()
+    heat_maps.write(other, heat)
+    assert (other / "tumour.xml").exists()
+    outputs.complete(file, other, heat, 0.8, mpp=0.4961)
+    assert outputs.are_written(other, 0.8) and not (other / "tumour.xml").exists()
+    changed = HeatMap(heat.name, heat.grid, heat.probabilities, heat.settings | {"mask": 1})
+    with pytest.raises(InputError, match="was written by another process"):
+        outputs.complete(file, other, changed, 0.8, mpp=0.4961)
 
 
 def test_froc_reads_a_folder_of_results_and_its_table_of_slides(results, tmp_path):
@@ -224,6 +242,12 @@ def test_froc_reads_a_folder_of_results_and_its_table_of_slides(results, tmp_pat
     assert len(result.detections) == len(found.candidates)
     with pytest.raises(InputError, match=r"no row for drawn/lesions.csv"):
         froc.judge_folders(folder.parent, tmp_path / "truth", table[:0])
+    # The table may lie among the detections.
+    (tmp_path / "found").mkdir()
+    shutil.copy(folder / "lesions.csv", tmp_path / "found" / "drawn.csv")
+    shutil.copy(tmp_path / "slides.csv", tmp_path / "found")
+    (again,), _ = froc.judge_folders(tmp_path / "found", tmp_path / "truth", table)
+    assert len(again.detections) == len(result.detections)
 
 
 def test_a_slide_without_tumour_has_outputs_too(slide_file, plan, tmp_path):

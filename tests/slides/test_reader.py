@@ -89,6 +89,29 @@ def test_windows_fit_together_and_are_mirrored_beyond_the_border(slide_file):
             slide.window(0, height, 10, 10, PCAM.mpp)
 
 
+def test_what_is_seen_in_the_mirror_is_the_slide_not_the_window(tmp_path, drawing):
+    Image.fromarray(drawing).save(tmp_path / "part.png")
+    with reader.opened(tmp_path / "part.png", PCAM.mpp) as slide:
+        window = slide.window(620, 0, 96, 50, PCAM.mpp)  # 20 px lie within the slide
+    columns = reader.mirrored(np.arange(620, 716), 640)
+    assert columns[-1] == 640 - 2 - 75
+    np.testing.assert_array_equal(window, drawing[:50, columns])
+
+
+@pytest.mark.parametrize("kind", ["tiled", "strips"])
+def test_grey_slides_are_read(tmp_path, drawing, kind):
+    import tifffile
+
+    options = {"tile": (256, 256)} if kind == "tiled" else {"rowsperstrip": 16}
+    path, resolution = tmp_path / f"{kind}.ome.tif", (20_000, 20_000)  # a centimetre
+    tifffile.imwrite(
+        path, drawing[..., 0], resolution=resolution, resolutionunit="CENTIMETER", **options
+    )
+    with reader.opened(path, 0.5) as slide:
+        pixels = slide.pixels(0, 10, 20, 30, 40)
+    np.testing.assert_array_equal(pixels, np.repeat(drawing[20:60, 10:40, :1], 3, axis=-1))
+
+
 @pytest.mark.parametrize("kind", ["tiff", "svs"])
 def test_small_levels_are_read_as_they_are_stored(slide_file, kind):
     with reader.opened(slide_file(kind=kind, mpp=0.25)) as slide:
@@ -118,6 +141,13 @@ def test_tiles_of_a_deep_zoom_pyramid(slide_file):
         for place in ((deepest, 99, 0), (deepest + 1, 0, 0)):
             with pytest.raises(InputError):
                 slide.tile(*place)
+
+
+def test_the_last_tile_may_be_less_than_half_a_pixel(tmp_path, drawing):
+    Image.fromarray(drawing[:, :513]).save(tmp_path / "narrow.png")
+    with reader.opened(tmp_path / "narrow.png", 0.5) as slide:
+        assert slide.size_at(1.0)[0] == 256
+        assert slide.tile(slide.deepest_level - 1, 1, 0).shape == (256, 1, 3)
 
 
 class FakeSlide:

@@ -109,6 +109,21 @@ def test_a_finished_slide_is_not_predicted_again_unless_something_differs(slide_
         run(path, tmp_path, idle)
 
 
+def test_a_call_that_fails_leaves_what_is_finished(slide_file, tmp_path):
+    path = slide_file(kind="tiff", mpp=1.0)
+    run(path, tmp_path)
+    before, idle = results(tmp_path), fake_engines.StoppedEngine(0)
+    with pytest.raises(InputError):
+        run(path, tmp_path, mask=tmp_path / "typo.geojson")
+    assert slide_runs.read_state(tmp_path)["state"] == "failed"
+    run(path, tmp_path, idle)
+    assert results(tmp_path) == before
+    for damaged in ("[]", "null", "{"):
+        (tmp_path / "state.json").write_text(damaged)
+        run(path, tmp_path, idle)
+        assert results(tmp_path) == before
+
+
 def test_what_was_found_for_other_settings_is_not_used(slide_file, tmp_path):
     path, stopped = slide_file(kind="tiff", mpp=1.0), fake_engines.StoppedEngine(150)
     with pytest.raises(KeyboardInterrupt):
