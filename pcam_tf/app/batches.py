@@ -148,6 +148,9 @@ class Uploads:
         batch.notes = [f"Left out: {reason}" for reason in refused]
         with visit.lock:
             work.check()
+            # A file that was taken away meanwhile has no answer.
+            batch.uploads = [each for each in batch.uploads if each in visit.given.uploads]
+            batch.items = [item for item in batch.items if item.source in batch.uploads]
             visit.give(batch, batch.only)
         return used
 
@@ -163,18 +166,18 @@ class Uploads:
 
     def _one_of_several(self, visit, upload, mpp, work):
         """Return a picture at the scale that it states, or else at the one that was entered."""
-        if mpp is None:
-            return self.read_one(visit, upload, None, work)
-        picture = None
+        if mpp is not None and not slide_uploads.is_slide(upload):
+            with image_files.opened(upload, pictures.safe_name(upload.name)) as file:
+                # A patch that is silent has the scale of the model.
+                is_patch = file.picture.size == (self.reader.task.side_px,) * 2
+                if file.mpp is not None or is_patch:
+                    mpp = None
+            return self.read_one(visit, upload, mpp, work)
         try:
-            picture = self.read_one(visit, upload, None, work)
-            pictures.check_scale(self.reader.task, upload.name, picture)
-            return picture
-        except slide_uploads.LargeSlide:
-            raise
-        except InputError:  # its scale is unknown, most likely
-            if picture:
-                reading.discard(picture.pixels)
+            return self.read_one(visit, upload, None, work)
+        except slide_uploads.UnknownScale:
+            if mpp is None:
+                raise
             return self.read_one(visit, upload, mpp, work)
 
     def _read(self, visit, upload, name, mpp, progress, work, *, are_several=False):

@@ -98,7 +98,10 @@ class Guard:
         return None
 
     def _is_own(self, host):
-        name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
+        try:
+            name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
+        except ValueError:
+            return False
         try:
             ipaddress.ip_address(name)
         except ValueError:
@@ -154,7 +157,10 @@ def _is_from_elsewhere(request, host):
     headers = request.headers
     origin = headers.get("origin")
     if origin is not None:
-        return urlsplit(origin).netloc.lower() != host.lower()
+        try:
+            return urlsplit(origin).netloc.lower() != host.lower()
+        except ValueError:
+            return True
     site = headers.get("sec-fetch-site", "none")
     # A link to the page from elsewhere is no harm.
     is_visit = request.method == "GET" and headers.get("sec-fetch-mode") == "navigate"

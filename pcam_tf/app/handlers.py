@@ -10,6 +10,7 @@ import gradio as gr
 import numpy as np
 
 from pcam_tf.app import (
+    answers,
     batches,
     examples,
     judgements,
@@ -88,7 +89,7 @@ class Handlers:
             raise InputError(f"{len(files)} pictures: give at most {visit.MOST_PICTURES} at once.")
         with state.lock:
             work.check()
-            state.take_uploads(self.files.upload(path) for path in files)
+            state.take_uploads([self.files.upload(path, state.copies) for path in files])
         return self._read_uploads(state, None, work, progress)
 
     def read_at_power(self, power, setting, request: gr.Request, progress=_PROGRESS):
@@ -207,7 +208,7 @@ class Handlers:
         state = self.visits.find(request.session_hash)
         with state.lock:
             state.keep_uploads(Path(path).resolve() for path in files)
-        return page_values.of_visit(self.reader, state)
+        return self._values(state, Work(self.turns))
 
     def choose_place(self, setting, request: gr.Request, event: gr.EventData):
         """Look at the place of the region or slide that the visitor chose."""
@@ -258,6 +259,12 @@ class Handlers:
             items = state.batch.items
             if not 0 <= index < len(items) or isinstance(items[index], Pending):
                 raise InputError("give pictures first.")
+            item = items[index]
+            is_kept = isinstance(item, results.PatchResult) or (
+                item.key in state.regions or item.key in state.slides
+            )
+            if not is_kept:
+                raise InputError(f"{item.name} is not kept any more: give it again.")
             state.show(state.batch, index)
         return self._values(state, work)
 
@@ -334,7 +341,7 @@ class Handlers:
             folders.append(Path(os.path.realpath(self.reviews_file)).parent)
         for folder in folders:
             text = re.sub(rf"{re.escape(str(folder))}/(\S*/)?", "", text)
-        return text
+        return answers.plain(text)
 
     def _logged_values(self, state, work):
         with state.lock:
@@ -360,7 +367,7 @@ class Handlers:
     def _with_reason(self, state, error):
         """Return the values of a visit of which no patch is chosen, and why."""
         values = page_values.of_visit(self.reader, state)
-        reason = views.refusal(str(error))
+        reason = views.refusal(self.without_folders(str(error)))
         return values | {"summary": f"{values['summary']}{reason}"}
 
 

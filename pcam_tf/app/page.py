@@ -64,10 +64,13 @@ class Page:
     environment: dict[str, str]
     routers: list[fastapi.APIRouter] = dataclasses.field(default_factory=list)
     ending: list[Callable[[], None]] = dataclasses.field(default_factory=list)
+    sweeping: list[Callable[[], None]] = dataclasses.field(default_factory=list)
 
     def sweep(self) -> None:
         """Delete what nobody has used for long."""
         self.handlers.sweep()
+        for sweep in self.sweeping:
+            sweep()
         known = self.blocks.upload_file_set
         known -= {path for path in list(known) if not Path(path).exists()}
 
@@ -119,7 +122,7 @@ def build(
         _connect(parts, handlers)
         _add_endpoint(handlers)
         blocks.unload(handlers.leave)
-    return Page(blocks, handlers, environment, routers, [stop_jobs, regions.close])
+    return Page(blocks, handlers, environment, routers, [stop_jobs, regions.close], [regions.sweep])
 
 
 async def _refuse_url(url: str, *_, **__) -> str:

@@ -38,6 +38,8 @@ def main() -> None:
             np.save(temporary, picture.pixels)
     except slide_uploads.LargeSlide as large:
         json.dump({"large_slide": large.mpp}, sys.stdout)
+    except slide_uploads.UnknownScale as error:
+        json.dump({"unknown_scale": str(error)}, sys.stdout)
     except InputError as error:
         json.dump({"refused": str(error)}, sys.stdout)
     else:

@@ -13,6 +13,7 @@ import stat
 import tempfile
 import threading
 import time
+from collections.abc import Container
 from pathlib import Path
 
 import filelock
@@ -66,8 +67,12 @@ class PrivateFiles:
         folder.mkdir(mode=0o700)
         return folder
 
-    def upload(self, path: str) -> Path:
+    def upload(self, path: str, kept: Container[Path] = ()) -> Path:
         """Return the path of an upload that a request names.
+
+        Args:
+            path: what the request names.
+            kept: uploads of which there are copies, so that they may have been deleted.
 
         Raises:
             InputError: it is another file, or was deleted.
@@ -75,7 +80,7 @@ class PrivateFiles:
         path = Path(path).resolve()
         if not path.is_relative_to(self.uploads.resolve()):
             raise InputError("that file was not uploaded here.")
-        if not path.is_file():
+        if not path.is_file() and path not in kept:
             raise InputError("the upload has expired: give the picture again.")
         return path
 

@@ -55,6 +55,8 @@ class Programs:
             raise InputError("the call was stopped.") from error
         finally:
             flags.discard(work.stop)
+            if not flags:  # each call by its address has a session of its own
+                self.calls.pop(str(request.session_hash), None)
             private_files.remove(state.folder)
 
     def leave(self, session: str) -> None:

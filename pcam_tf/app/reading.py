@@ -49,7 +49,9 @@ def read(
             into.mkdir(mode=0o700, parents=True)
             answer = _answer(request | {"pixels": str(into / "pixels.npy")}, work)
         if "refused" in answer:
-            raise InputError(answer["refused"])
+            raise InputError(answer["refused"].replace(f"{path.parent}/", ""))
+        if "unknown_scale" in answer:
+            raise slide_uploads.UnknownScale(answer["unknown_scale"])
         if "large_slide" in answer:
             raise slide_uploads.LargeSlide(name, answer["large_slide"])
         pixels = np.load(into / "pixels.npy", mmap_mode="r")

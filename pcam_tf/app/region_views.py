@@ -9,10 +9,13 @@ from pcam_tf.app.findings import Reader
 from pcam_tf.app.results import RegionResult
 from pcam_tf.app.viewed import Viewed
 from pcam_tf.app.visits import Visits
+from pcam_tf.data import image_files
 from pcam_tf.errors import InputError
 from pcam_tf.slides import reader as slide_reader
 from pcam_tf.slides.grid import Grid
 from pcam_tf.slides.reader import Backend, Slide
+
+_ORIENTATION = 274  # the number of a tag of EXIF and TIFF
 
 
 class RegionViews:
@@ -27,19 +30,27 @@ class RegionViews:
         """Return a region as the viewer shows it; None if no visit has it any more."""
         region = self._visits.of_region(key)
         with self._lock:
-            for gone in self._open.keys() - self._visits.shown_regions() - {key}:
-                self._open.pop(gone).slide.backend.close()
+            self._drop_gone(key)
             if region is None:
                 return None
             if key not in self._open:
                 self._open[key] = viewed_region(self._reader, region)
             return self._open[key]
 
-    def close(self) -> None:
-        """Close all regions: the server ends."""
+    def sweep(self) -> None:
+        """Drop the regions that no visit shows any more."""
         with self._lock:
-            while self._open:
-                self._open.popitem()[1].slide.backend.close()
+            self._drop_gone(None)
+
+    def close(self) -> None:
+        """Drop all regions: the server ends."""
+        with self._lock:
+            self._open.clear()
+
+    def _drop_gone(self, key):
+        # Others may be reading a region: its file is closed after its last reader.
+        for gone in self._open.keys() - self._visits.shown_regions() - {key}:
+            del self._open[gone]
 
 
 def viewed_region(reader: Reader, region: RegionResult) -> Viewed:
@@ -72,10 +83,23 @@ def _upload(reader, region):
     except InputError:
         return None
     height, width = region.pixels().shape[:2]
-    if np.abs(np.subtract(slide.size_at(reader.task.mpp), (width, height))).max() <= 1:
+    difference = np.subtract(slide.size_at(reader.task.mpp), (width, height))
+    if np.abs(difference).max() <= 1 and not _is_changed(slide, region.source):
         return slide
     slide.backend.close()  # another page of the file, say
     return None
+
+
+def _is_changed(slide, path):
+    """Return whether a TIFF is turned, or put on white, where it is read as a picture."""
+    if slide.backend.format in ("png", "jpeg"):  # read by the same code
+        return False
+    try:
+        with image_files.opened(path) as file:
+            is_turned = file.picture.getexif().get(_ORIENTATION, 1) != 1
+            return is_turned or file.picture.has_transparency_data
+    except InputError:  # a slide
+        return False
 
 
 def _given(reader, region):

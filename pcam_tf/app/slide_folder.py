@@ -8,7 +8,6 @@ import collections
 import hashlib
 import json
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,6 @@ from pcam_tf.slides import heat_maps, reader
 RESULTS = "pcam_tf_results"  # in the folder of slides
 _SCALE = "scale.json"
 _MOST_OPEN = 8
-_RETIRED_SECONDS = 60
 
 
 def key_of(name: str, secret: str = "") -> str:
@@ -61,7 +59,6 @@ class SlideFolder:
         self.job: Job | None = None
         self._model, self._digest, self._secret = model, digest, secret
         self._open: collections.OrderedDict[str, Viewed] = collections.OrderedDict()
-        self._retired: collections.deque = collections.deque()  # since when, and the slide
         self._lock = threading.Lock()
         self.files()
 
@@ -106,31 +103,24 @@ class SlideFolder:
                 self._open[key] = self._opened(key, path)
             self._open.move_to_end(key)
             while len(self._open) > _MOST_OPEN:
-                self._retire(next(iter(self._open)))
-            self._close_retired(time.monotonic() - _RETIRED_SECONDS)
+                self._open.popitem(last=False)  # closed after its last reader
             return self._open[key]
 
     def forget(self, key: str) -> None:
         """Open a slide anew when it is asked for next: its heat map or its scale has changed."""
         with self._lock:
-            self._retire(key)
+            self._open.pop(key, None)
 
     def close(self) -> None:
-        """Close all slides: the server ends, or the visit to which they belong."""
+        """Give up all slides: the server ends, or the visit to which they belong.
+
+        Others may be reading from one; its file is closed after its last reader.
+        """
         self.is_closed = True
+        if self.job:
+            self.job.stop.set()
         with self._lock:
-            for key in list(self._open):
-                self._retire(key)
-            self._close_retired(time.monotonic())
-
-    def _retire(self, key):
-        """Take a slide out of use; whoever reads from it may still do so for a while."""
-        if key in self._open:
-            self._retired.append((time.monotonic(), self._open.pop(key).slide))
-
-    def _close_retired(self, before):
-        while self._retired and self._retired[0][0] <= before:
-            self._retired.popleft()[1].backend.close()
+            self._open.clear()
 
     def _opened(self, key, path):
         slide = reader.open_slide(path, self.scale(path))

@@ -124,14 +124,15 @@ class SlidePages:
             slide = self.slides.find(key).slide
         except InputError as error:
             is_silent = self.slides.lacks_scale(key)
-            return entry | {"asks_scale": is_silent, "reason": "" if is_silent else str(error)}
+            reason = "" if is_silent else answers.plain(str(error))
+            return entry | {"asks_scale": is_silent, "reason": reason}
         width, height = (side * slide.mpp / 1000 for side in slide.size)
         return entry | {"size": f"{width:.1f} × {height:.1f} mm, {slide.mpp:.3g} µm per pixel"}
 
     def _state(self, folder, key):
         job = self.jobs.find(key)
         if job is not None:
-            return job.as_json()
+            return _job_as_json(job)
         results = folder.result_folder(folder.files()[key])
         if slide_runs.read_state(results).get("state") is None:
             return {"state": "unread"}
@@ -150,7 +151,7 @@ class SlidePages:
         folder, found = self._folder_of(key), self.viewer.viewed(key)
         job = self.jobs.start(key, lambda job: self._read(folder, key, found.slide.path, job))
         folder.job = job
-        return JSONResponse(job.as_json())
+        return JSONResponse(_job_as_json(job))
 
     def _read(self, folder, key, path, job: Job):
         def tell(done, total):
@@ -183,10 +184,20 @@ class SlidePages:
 
     def set_scale(self, key: str, mpp: Annotated[float, fastapi.Body(embed=True)]):
         """Keep the scale of a slide whose file states none."""
-        answers.or_refused(lambda: self.slides.set_scale(key, mpp))
+
+        def keep():
+            if not self.slides.lacks_scale(key):
+                raise InputError("the scale of this slide is known already: reload the page.")
+            self.slides.set_scale(key, mpp)
+
+        answers.or_refused(keep)
         return JSONResponse({"mpp": mpp})
 
     def cancel(self, key: str):
         """Stop the reading of a slide."""
         self.jobs.cancel(key)
         return JSONResponse({"state": "cancelled"})
+
+
+def _job_as_json(job):
+    return job.as_json() | {"reason": answers.plain(job.reason)}

@@ -5,6 +5,7 @@ libraries that read slides must not happen to the server.
 """
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 from pcam_tf.data import image_files
@@ -16,6 +17,7 @@ from pcam_tf.task import Task
 # Slides that are one file; of other formats several files belong together.
 SUFFIXES = (".svs", ".ndpi", ".scn", ".bif", ".svslide")
 _TIFF = (".tif", ".tiff")
+_MOST_PAGES = 64  # the largest is among the first
 LARGEST_TILE_PX = 16_000_000  # decoded whole, by the server too
 
 
@@ -27,18 +29,25 @@ class LargeSlide(InputError):
         self.mpp = mpp  # microns per pixel, stated or given
 
 
+class UnknownScale(InputError):
+    """A slide that states no scale."""
+
+
 def is_slide(path: Path) -> bool:
     """Return whether a file is read as a slide: by its name, or a TIFF of over 50 megapixels."""
     if path.suffix.lower() in SUFFIXES:
         return True
     if path.suffix.lower() not in _TIFF:
         return False
+    # Not above: only TIFF needs it. Its tags alone are read here, in the server.
+    import tifffile
+
     try:
-        with reader.opened(path, 1.0) as slide:
-            width, height = slide.size
-    except InputError:
-        return False  # the reader of pictures says why
-    return width * height > LARGEST_PX
+        with tifffile.TiffFile(path) as file:
+            pages = itertools.islice(file.pages, _MOST_PAGES)
+            return any(page.imagewidth * page.imagelength > LARGEST_PX for page in pages)
+    except Exception:  # damaged: the reader of pictures says why
+        return False
 
 
 def read(path: Path, task: Task, mpp: float | None, name: str) -> image_files.Picture:
@@ -52,13 +61,14 @@ def read(path: Path, task: Task, mpp: float | None, name: str) -> image_files.Pi
 
     Raises:
         LargeSlide: it is fine, and has more than 50 megapixels at that scale.
-        InputError: it cannot be read, states no scale, or is smaller than a patch.
+        UnknownScale: it states none, and `mpp` is None.
+        InputError: it cannot be read, or is smaller than a patch.
     """
     _check_tiles(path, name)
     with reader.opened(path, mpp or 1.0) as slide:
         used = mpp or slide.backend.mpp
         if used is None:
-            raise InputError(
+            raise UnknownScale(
                 f"{name} does not state its scale: choose at what magnification it was scanned, "
                 'or enter its microns per pixel and press "Read again".'
             )

@@ -30,10 +30,10 @@ class _Looked(pydantic.BaseModel):
 class _Part(_Looked):
     """A part of the slide as it is on the screen; microns and pixels."""
 
-    left: float
-    top: float
-    right: float
-    bottom: float
+    left: pydantic.FiniteFloat
+    top: pydantic.FiniteFloat
+    right: pydantic.FiniteFloat
+    bottom: pydantic.FiniteFloat
     width_px: int
 
 

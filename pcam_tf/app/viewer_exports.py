@@ -26,6 +26,11 @@ MOST_PLACES = 60  # of a report
 _MOST_PX = 2400  # side of a picture
 _DPI = 100
 _AREAS = 20  # of a report
+# Whether the model reads fields in one pass, to what the report says of it.
+_READS = {
+    True: "The model has read whole fields in one pass",
+    False: "The heat map reads each place in one view",
+}
 _OVERVIEW_PX = 600
 
 
@@ -178,7 +183,7 @@ def report(found: Viewed, reader: Reader, look: Look, setting: str, places: Sequ
         rows.append((f"Place {number}", f"x {x}, y {y}: {probability}, {place['words']}."))
     rows += [
         ("Threshold", f"{findings.percent(look.threshold)} {setting and f'({setting})'}"),
-        ("Views", "The heat map reads each place in one view; these are its probabilities."),
+        ("Views", f"{_READS[reader.fields is not None]}; these are its probabilities."),
         ("Scale", f"{found.slide.mpp:g} microns per pixel, cells of {found.grid.step_um:.1f} µm"),
         ("Model", reader.name),
         ("Date", visit_files.now()),

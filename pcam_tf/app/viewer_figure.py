@@ -1,7 +1,7 @@
 """The viewer's picture as Bokeh draws it: tiles, heat map, outlines, marks, overview, scale bar.
 
 Coordinates are microns from the slide's top left: x to the right, y upwards, so y is negative.
-`static/viewer.js` moves and fills what is named here; the numbers come from `viewer`.
+`static/viewer_picture.js` moves and fills what is named here; the numbers come from `viewer`.
 """
 
 import matplotlib as mpl

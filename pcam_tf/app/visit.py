@@ -13,7 +13,7 @@ import numpy as np
 from pcam_tf.app import private_files, reading
 from pcam_tf.app.results import PatchResult, RegionResult
 from pcam_tf.app.slide_folder import SlideFolder
-from pcam_tf.app.turns import Work
+from pcam_tf.app.turns import Stopped, Work
 from pcam_tf.errors import InputError
 
 MOST_PICTURES = 100
@@ -108,8 +108,9 @@ class Visit:
     _shown: tuple[Batch, int | None, PatchResult | None] = dataclasses.field(
         default_factory=lambda: (Batch(), None, None)
     )
+    is_closed: bool = False  # its files are deleted
     _drops: int = 0
-    _copies: dict[Path, Path] = dataclasses.field(default_factory=dict)  # of the last uploads
+    copies: dict[Path, Path] = dataclasses.field(default_factory=dict)  # of the last uploads
 
     @property
     def batch(self) -> Batch:
@@ -166,6 +167,11 @@ class Visit:
             slide.folder.is_being_read for slide in list(self.slides.values())
         )
 
+    def check(self) -> None:
+        """Raise `turns.Stopped` if the visit has ended: it must not get files again."""
+        if self.is_closed:
+            raise Stopped
+
     def take_uploads(self, paths: Iterable[Path]) -> None:
         """Begin a batch with copies of uploads, in place of those that the visit had.
 
@@ -176,13 +182,15 @@ class Visit:
         folder, batch = self.folder / "uploads" / str(self._drops), Batch()
         copies = {}
         for number, path in enumerate(paths):  # two files of one name lie in two folders
-            copies[path] = private_files.copy(path, folder / str(number))
-        batch.uploads, self._copies = list(copies.values()), copies
+            # One that was added to may have expired; the visit has its copy.
+            source = path if path.exists() else self.copies.get(path, path)
+            copies[path] = private_files.copy(source, folder / str(number))
+        batch.uploads, self.copies = list(copies.values()), copies
         self.give(batch)
 
     def keep_uploads(self, paths: Iterable[Path]) -> None:
         """Take all uploads of the last batch away but some; what is open of those stays open."""
-        copies = [self._copies[path] for path in paths if path in self._copies]
+        copies = [self.copies[path] for path in paths if path in self.copies]
         batch, shown = self.given, self.item
         gone = [item for item in batch.items if item.source not in copies]
         for item in gone:
@@ -277,6 +285,7 @@ class Visit:
         """End all work and delete all files."""
         self.stop.set()
         with self.lock:
+            self.is_closed = True
             self.stop_reading()
             for slide in list(self.slides.values()):
                 self.close_slide(slide)

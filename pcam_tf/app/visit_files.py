@@ -30,7 +30,9 @@ def write(reader: Reader, state: Visit, point: Point, setting: str) -> dict[str,
 
     Raises:
         InputError: the folder cannot be written to.
+        turns.Stopped: the visit has ended.
     """
+    state.check()
     names = {"predictions": "predictions.csv", "report": "report.html", "log": _LOG}
     if state.region:
         names["heat_map"] = "heat_map.png"
@@ -56,7 +58,9 @@ def write_log(state: Visit) -> Path:
 
     Raises:
         InputError: the folder cannot be written to.
+        turns.Stopped: the visit has ended.
     """
+    state.check()
     file = state.folder / _LOG
     prediction.write(visit_tables.log_table(state), file)
     return file

@@ -26,7 +26,7 @@ class Engine:
 
     def predict_on_batch(self, patches):
         if "read_regions" in threading.current_thread().name:
-            assert self.may_go.acquire(timeout=20)
+            assert self.may_go.acquire(timeout=120)
         self.batches += 1
         if self.on_batch:
             self.on_batch()
@@ -178,6 +178,8 @@ def test_of_several_an_entered_scale_is_for_those_that_state_none(handlers, patc
         uploaded(handlers, region, "silent.png", mpp=None),
         uploaded(handlers, region, "stated.png", mpp=0.5),
         uploaded(handlers, patches[0], "patch.png"),
+        # At its own scale smaller than a patch: it is refused, and not read at another.
+        uploaded(handlers, region[:200, :200], "small.png", mpp=0.25),
     ]
     slide = handlers.files.new_upload() / "slide.svs"
     slide.write_bytes(svs.read_bytes())
@@ -189,7 +191,8 @@ def test_of_several_an_entered_scale_is_for_those_that_state_none(handlers, patc
     state = read_all(handlers)
     found = [each.mpp for each in state.batch.regions]
     assert found == pytest.approx([0.9, 0.5, PCAM.mpp / 2], rel=1e-3)
-    assert len(state.batch.patches) == 1 and state.batch.notes == []
+    assert len(state.batch.patches) == 1
+    assert [note.split(" ")[2] for note in state.batch.notes] == ["small.png"]
 
 
 def test_what_cannot_be_read_is_left_out_and_the_rest_is_read(handlers, given):

@@ -340,6 +340,7 @@ def test_a_large_picture_is_refused_in_the_same_words(large, tmp_path):
 
 def test_a_large_picture_that_nobody_waits_for_is_not_read(large, tmp_path):
     work = Work()
+    (tmp_path / "visit").mkdir()
     threading.Timer(0.1, work.stop.set).start()
     with pytest.raises(turns.Stopped):
         reading.read(large, PCAM, None, "large.png", tmp_path / "visit", work)

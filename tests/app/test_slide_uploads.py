@@ -31,7 +31,7 @@ class Engine:
         self.may_go.set()
 
     def predict_on_batch(self, patches):
-        assert self.may_go.wait(20)
+        assert self.may_go.wait(120)
         return 1 - patches[..., 1].mean(axis=(1, 2))[:, None] / 255
 
 
@@ -107,7 +107,7 @@ def test_what_is_no_slide_is_refused_in_a_line(handlers, svs, change):
         give(handlers, change(svs.read_bytes()))
     text = handlers.without_folders(str(error.value))
     assert "one.svs" in text and "\n" not in text and "private" not in text
-    assert not (handlers.visits.find("a tab").folder / "region.npy").exists()
+    assert not list(handlers.visits.find("a tab").folder.rglob("*.npy"))
 
 
 def test_a_slide_of_huge_tiles_is_refused(handlers, tmp_path):
@@ -176,7 +176,7 @@ def test_the_reading_of_a_slide_ends(handlers, app, svs, end):
         client.post(f"/viewer/{key}/read")
         wait_for(client, key, "done")
         return
-    for _ in range(400):
+    for _ in range(4000):
         if not any("(_run)" in each.name for each in threading.enumerate()):
             break
         time.sleep(0.01)

@@ -1,7 +1,7 @@
 // A judgement belongs to the answer on the screen. While an event waits for its answer, the buttons
 // of the review do nothing; while a new picture is uploaded or read, no old answer is shown.
 (() => {
-  let pending = 0, isHidden = false;
+  let pending = 0, isHidden = false, isUploading = false;
   const texts = {
     upload: 'The new picture is not read yet.',
     read: 'The new picture is being read.',
@@ -23,8 +23,10 @@
     const wasHidden = isHidden;
     if (event === 'read' || event === 'answer') pending += 1;
     else if (event !== 'upload' && event !== 'removed') pending = Math.max(0, pending - 1);
+    if (event === 'upload' || event === 'read' || event === 'removed') isUploading = event === 'upload';
     if (event === 'upload' || event === 'read') isHidden = true;
-    else if (event === 'removed' || (event === 'answered' && pending === 0)) isHidden = false;
+    else if (event === 'removed') isHidden = false;
+    else if (event === 'answered' && pending === 0 && !isUploading) isHidden = false;
     show(texts[event]);
     if (event === 'answered' && wasHidden && !isHidden) reveal();
     // The row of a new answer may be drawn after this.

@@ -15,7 +15,10 @@ const state = {
 const percent = (share) => (share > 0 && share < 0.01 ? 'below 1 %'
   : share > 0.99 && share < 1 ? 'above 99 %' : `${Math.round(100 * share)} %`);
 const length = (um) => (um < 1000 ? `${um.toFixed(um < 100 ? 1 : 0)} µm` : `${(um / 1000).toFixed(2)} mm`);
-const threshold = () => Number(find('threshold').value) / 100;
+const onSlider = () => Number(find('threshold').value) / 100;
+// A setting's own threshold is finer than the slider.
+const threshold = () =>
+  picture.thresholds[document.querySelector('[name=setting]:checked')?.value] ?? onSlider();
 const index = () => Number(find('class')?.value ?? picture.classes.length - 1);
 
 function keep() {
@@ -123,6 +126,8 @@ function showPlace() {
     {textContent: found.notice, className: 'notice'}));
 }
 async function readPlace(cell) {
+  // From now on the page round the viewer, if there is one, asks for a judgement of this place.
+  if (parent !== window) parent.postMessage({place: {row: cell.row, column: cell.column}}, location.origin);
   if (Number.isNaN(picture.probability(index(), cell.row, cell.column))) {
     state.place = state.answer = null;
     picture.mark('chosen', []);
@@ -144,8 +149,6 @@ async function readPlace(cell) {
   if (!reply.ok) return answer([['p', content.detail, 'notice']]);
   state.answer = content;
   keep();
-  // The page round the viewer, if there is one, asks for the reviewer's judgement.
-  if (parent !== window) parent.postMessage({place: {row: cell.row, column: cell.column}}, location.origin);
   return showPlace();
 }
 let tapped = 0;
@@ -223,7 +226,7 @@ function changed({target}) {
     const set = picture.thresholds[target.value];
     if (set !== null) find('threshold').value = 100 * set;
   } else if (target.id === 'threshold') {
-    const same = Object.entries(picture.thresholds).find(([, set]) => Math.abs(set - threshold()) < 5e-4);
+    const same = Object.entries(picture.thresholds).find(([, set]) => Math.abs(set - onSlider()) < 5e-4);
     document.querySelectorAll('[name=setting]').forEach((each) => {
       each.checked = same?.[0] === each.value;
     });
