@@ -145,7 +145,7 @@ def test_a_slide_is_looked_at_in_a_browser(open_tab, address, shown):
     box, scroll = picture.bounding_box(), tab.evaluate("scrollY")
     picture.press("0")
     tab.mouse.move(box["x"] + box["width"] / 2 + 9, box["y"] + box["height"] / 2 + 9)
-    assert "tumour" in tab.locator("#readout").inner_text()
+    tab.locator("#readout").get_by_text("tumour").wait_for()
     tab.mouse.down()
     tab.mouse.up()
     middle = float(shown.probabilities[10, 10, 1])
@@ -161,9 +161,12 @@ def test_a_slide_is_looked_at_in_a_browser(open_tab, address, shown):
     tab.get_by_text("of two").wait_for()
 
 
-def scale_of(tab):
-    tab.wait_for_timeout(400)  # the place is kept when the picture rests
-    return tab.evaluate("JSON.parse(sessionStorage['viewer one']).scale")
+def wait_for_scale(tab, test):
+    """Wait until the scale that the viewer keeps, once the picture rests, passes a test."""
+    tab.wait_for_function(
+        f"(() => {{ const scale = JSON.parse(sessionStorage['viewer one'] ?? '{{}}').scale;"
+        f" return {test}; }})()"
+    )
 
 
 def test_the_picture_is_moved_by_wheel_keys_and_buttons_and_measured(open_tab, address):
@@ -171,31 +174,35 @@ def test_the_picture_is_moved_by_wheel_keys_and_buttons_and_measured(open_tab, a
     tab.locator("body[data-ready]").wait_for()
     picture = tab.locator("#picture")
     tab.get_by_role("button", name="20×", exact=True).click()
-    assert scale_of(tab) == pytest.approx(0.5)
+    wait_for_scale(tab, "Math.abs(scale - 0.5) < 1e-6")
     assert tab.get_by_role("button", name="20×").get_attribute("aria-current") == "true"
     box = picture.bounding_box()
     x, y = box["x"] + 200, box["y"] + 300
     tab.mouse.move(x, y)
     tab.mouse.wheel(0, -240)
-    assert scale_of(tab) < 0.45
+    wait_for_scale(tab, "scale < 0.45")
     tab.mouse.dblclick(x, y)
-    assert scale_of(tab) < 0.25
+    wait_for_scale(tab, "scale < 0.25")
     assert "Click a place" in tab.locator("#answer").inner_text()  # it was no click
     picture.press("4")
-    assert scale_of(tab) == pytest.approx(0.5)
+    wait_for_scale(tab, "Math.abs(scale - 0.5) < 1e-6")
     picture.press("Enter")
     tab.locator("#answer.read").wait_for()
 
     tab.get_by_role("button", name="Measure").click()
     for right in (0, 100):
         tab.mouse.click(x + right, y)
-        tab.wait_for_timeout(300)
-    assert tab.locator("#answer .call").inner_text() == "Length 50.0 µm"
+        tab.wait_for_timeout(1000)  # two clicks, not a double one
+    tab.locator("#answer .call").get_by_text("Length 50.0 µm", exact=True).wait_for()
 
     # After a reload: the same place, and what was looked at.
     tab.reload()
     tab.locator("body[data-ready]").wait_for()
-    assert scale_of(tab) == pytest.approx(0.5)
+    wait_for_scale(tab, "Math.abs(scale - 0.5) < 1e-6")
+    is_current = (
+        "document.querySelector('[data-power=\"20\"]').getAttribute('aria-current') === 'true'"
+    )
+    tab.wait_for_function(is_current)  # it is not only kept, but shown
     assert len(tab.evaluate("JSON.parse(sessionStorage['viewer one']).seen")) == 1
 
 
