@@ -22,9 +22,7 @@ INSTALLED := .venv/installed-$(INTERPRETER)
 reproduce: $(INSTALLED)
 	@PCAM_TF_DATA_DIR= $(VENV) -m pcam_tf reproduce --preset smoke
 
-# The longest files first, so that neither process waits for the other at the end.
-LONGEST := tests/test_notebooks.py tests/training/test_phases.py tests/test_benchmarks.py
-PYTEST := -m pytest -n 2 --dist loadfile --durations=15 --cov --cov-report=term $(LONGEST) tests
+PYTEST := -m pytest -n 2 --dist loadfile --durations=15 --cov --cov-report=term tests
 test: $(INSTALLED)
 	@$(VENV) -m ruff check . && $(VENV) -m ruff format --check .
 	@$(VENV) $(PYTEST) -m "not slow"
@@ -49,6 +47,7 @@ bench: $(INSTALLED)
 
 RUN := runs/slides
 ship: $(INSTALLED)
+	@test -n "$(DATA_DIR)" || { echo "error: give the patches: DATA_DIR=DIR make ship" >&2; exit 2; }
 	@$(VENV) -c "from pcam_tf.models import classifier as c, model_files as f; \
 	  c.save_small(c.load('$(RUN)'), f.SHIPPED_MODEL)"
 	@cp $(RUN)/recipe.json pcam_tf/shipped/

@@ -159,8 +159,11 @@ def _served(model):
     command += ["--model", model] if model else []
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
-            while "the page is at" not in process.stderr.readline():
-                pass
+            for line in process.stderr:
+                if "the page is at" in line:
+                    break
+            else:
+                raise RuntimeError("the page did not start")
             yield f"http://127.0.0.1:{port}/", psutil.Process(process.pid)
         finally:
             process.terminate()

@@ -7,11 +7,13 @@ The results are those of `python -m pcam_tf protocols --preset cpu`, copied to
 """
 
 import re
+import sys
 from pathlib import Path
 
 import pandas as pd
 
 from pcam_tf import figures
+from pcam_tf.errors import InputError
 from pcam_tf.evaluation import reports
 from pcam_tf.figures import protocol_plots
 from pcam_tf.files import written_whole
@@ -48,7 +50,10 @@ def filled(page: str, found: pd.DataFrame) -> str:
 
 
 if __name__ == "__main__":
-    results = protocol_results.stored_results()
+    try:
+        results = protocol_results.stored_results()
+    except InputError as error:
+        sys.exit(f"error: {error}")
     figures.save(protocol_plots.ladder(results), FIGURES_DIR / "05_ladder.png")
     errors = protocol_plots.errors_by_size(results, ALL_PATCHES, reported=True)
     figures.save(errors, FIGURES_DIR / "05_learning_curves.png")

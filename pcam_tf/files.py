@@ -51,7 +51,10 @@ def written_whole(path: str | Path) -> Iterator[Path]:
                 temporary.open("wb").close()
             yield temporary
             if target is None:
-                _write_through(temporary, path)
+                # Who reads standard output may stop early, as `head` does.
+                stopped = BrokenPipeError if is_standard_output(path) else ()
+                with contextlib.suppress(stopped):
+                    _write_through(temporary, path)
             else:
                 _keep_mode(target, temporary)
                 temporary.replace(target)

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import warnings
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -44,7 +45,8 @@ def read_csv_as_text(path: str | Path, columns: Iterable[str] = ()) -> pd.DataFr
     except pd.errors.ParserWarning as error:
         reason = "a row has more cells than there are columns"
         raise InputError(f"{printable(path)} is not a CSV table ({reason}).") from error
-    except (OSError, EOFError, ValueError) as error:  # pandas' parser errors are ValueErrors
+    # pandas' parser errors are ValueErrors.
+    except (OSError, EOFError, ValueError, zlib.error, csv.Error) as error:
         if isinstance(error, InputError):
             raise
         reason = getattr(error, "strerror", None) or first_line(error)

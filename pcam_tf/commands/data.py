@@ -90,6 +90,8 @@ def prepare(
         )
     if from_images is None and (labels or split_by or mpp is not None):
         raise InputError("--labels, --split-by and --mpp are about --from-images: give it too.")
+    if verify_checksums and from_hdf5 is None:
+        raise InputError("--verify-checksums is about --from-hdf5: give it too.")
     chosen = data.chosen_dir(data_dir)
     if chosen is None:
         raise InputError("no folder for the prepared data: give --data-dir DIR.")

@@ -66,7 +66,9 @@ def pretrain(
     epochs: Annotated[
         int, typer.Option(min=1, metavar="NUMBER", help="Passes over the training patches.")
     ] = 10,
-    seed: Annotated[int, typer.Option(metavar="NUMBER", help="The random seed.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, metavar="NUMBER", help="The random seed.")
+    ] = 0,
 ) -> str:
     """Pretrain a transformer without labels: it learns to draw what is hidden of patches.
 

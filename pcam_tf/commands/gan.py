@@ -68,6 +68,8 @@ def sample(
     from pcam_tf.files import check_outputs
     from pcam_tf.gan import generated
 
+    if seed < 0:
+        raise InputError(f"a seed of {seed}: give 0 or more.")
     check_outputs([output / "dataset"])
     generator = generated.load(run)
     names = only or generator.task.classes
@@ -98,7 +100,8 @@ def judge(
     from pcam_tf.gan import features, generated, judge, patches, truth
 
     source = options.open_source(data_dir)
-    check_outputs([output], options.input_files(source=source))
+    read = [*options.input_files(source=source), *run.glob("*"), *generated_dir.rglob("*")]
+    check_outputs([output], read)
     generator, task = generated.load(run), data.task_of(source)
     made = data.open_source(generated_dir)
     if generator.digest not in made.info.description:
@@ -166,7 +169,8 @@ def study(
     from pcam_tf.gan import features, fine_tuned_remedies, generated, study, study_tables
 
     run = run or Path("runs") / f"gan-study{'-fine-tuned' * fine_tuned}"
-    check_outputs([run / "study.json", figure])
+    read = [file for each in generator or () for file in each.glob("*")]
+    check_outputs([run / "study.json", figure], read)
     source = options.open_source(data_dir)
     generators = [generated.load(each) for each in generator or ()]
     preset = "smoke" if data.is_synthetic(source) else "cpu"

@@ -109,6 +109,11 @@ def predict(
     files = pictures.picture_files(images) if images else []
     _check_output(output, part, models, files, source)
     loaded = [engines.load(each, engine) for each in models]
+    columns = [engines.task_of(each).probability_columns for each in loaded]
+    if any(each != columns[0] for each in columns):
+        raise InputError("the models have different classes: average models of one task.")
+    if table_format == "kaggle" and len(columns[0]) > 1:
+        raise InputError("--format kaggle is for two classes, the model has more: leave it out.")
     views = {"test_time_augmentation": test_time_augmentation}
     if images:
         tables, described, left_out = _of_pictures(loaded, files, part, mpp, views)

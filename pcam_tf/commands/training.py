@@ -36,7 +36,10 @@ FrozenOnly = Annotated[
         "--frozen-only", help="Train the head on the features of the backbone, and end there."
     ),
 ]
-Seed = Annotated[int | None, typer.Option(metavar="NUMBER", help="The random seed. Default: 0.")]
+Seed = Annotated[
+    int | None,
+    typer.Option(min=0, max=2**32 - 1, metavar="NUMBER", help="The random seed. Default: 0."),
+]
 Prevalence = Annotated[
     float | None,
     typer.Option(

@@ -97,7 +97,8 @@ def perturbation(curves: dict[str, dict[str, np.ndarray]]) -> Figure:
         axes.set_title(title)
         axes.xaxis.set_major_formatter("{x:.0%}")
     panels[0].set_ylabel("probability of the predicted class")
-    figure.supxlabel("share of the patch, highest values of the map first", fontsize="medium")
+    words = "share of the patch, what speaks most for the predicted class first"
+    figure.supxlabel(words, fontsize="medium")
     panels[1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
     return figure
 

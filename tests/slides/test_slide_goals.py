@@ -12,7 +12,7 @@ from pcam_tf.training import recipes
 def test_drawn_tumour_is_found_where_it_was_drawn(tmp_path):
     source, run = data.open_source(None), tmp_path / "run"
     training.train(recipes.preset("smoke"), source, run)
-    prediction.predict_run(run, source)
+    prediction.predict_run(run, source, test_time_augmentation=False)
     reports.report_run(run)
     rows, summary = synthetic_slides.measure(
         run, tmp_path, slides=6, side_px=1536, mpps=(0.25, 0.4961, 1.0)
