@@ -338,9 +338,10 @@ def claim(
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path} is damaged: delete the {what} or name another.") from error
         if different:
+            words = different[0].removesuffix("_sha256").replace("_", " ")
             raise InputError(
-                f"{path.parent} holds another {what} (its {different[0].replace('_', ' ')} "
-                "differs): delete it or name another."
+                f"{path.parent} holds another {what} (it differs in {words}): delete it or name "
+                "another."
             )
     write_json(path, content)
 

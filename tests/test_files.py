@@ -314,7 +314,7 @@ def test_a_folder_of_something_else_or_with_a_damaged_note_is_refused(tmp_path):
     files.claim(note, {"side": (1, 2), "seed": 0}, "run")
     files.claim(note, {"side": [1, 2], "seed": 0}, "run")
     other = {"side": (1, 2), "batch_size": 3, "seed": 0}
-    with pytest.raises(InputError, match=r"another run \(its batch size differs\): delete it or"):
+    with pytest.raises(InputError, match=r"another run \(it differs in batch size\): delete it or"):
         files.claim(note, other, "run")
     assert json.loads(note.read_text()) == {"side": [1, 2], "seed": 0}
     files.claim(note, other, "run", lambda stored: {"batch_size": 3} | stored)

@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse
 from pcam_tf.app import views
 from pcam_tf.errors import InputError
 
-_FOLDERS = re.compile(r"(?<!\S)/(?:[^/\n:]+/)+")
+_FOLDERS = re.compile(r"(?<!\S)/(?:[^/\n:()]+/)+")
 
 
 def rendered(template: str, **values) -> HTMLResponse:

@@ -57,6 +57,7 @@ class Page:
         environment: of the process before the page was built.
         routers: further routes, of fastapi.
         ending: called when the page is closed, the last one first.
+        sweeping: called by `sweep`, after the handlers' own.
     """
 
     blocks: gr.Blocks

@@ -53,7 +53,7 @@ class SlideFolder:
         Raises:
             InputError: there is no such folder.
         """
-        self.folder = Path(folder)
+        self.folder = Path(folder).absolute()
         self.results = self.folder / RESULTS
         self.is_closed = False
         self.job: Job | None = None

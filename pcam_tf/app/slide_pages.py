@@ -178,7 +178,7 @@ class SlidePages:
         model, model_turns = self.viewer.reader, self.jobs.turns
         if model.fields:
             predict = in_turns(model.fields.predict, model_turns, job.stop)
-            return dataclasses.replace(model.fields, predict=predict), "litert"
+            return dataclasses.replace(model.fields, predict=predict), model.fields.engine
         engine = EngineInTurns(model.engine, model_turns, job.stop)
         return field_predictors.patch_by_patch(engine), engines.name_of(model.engine)
 
@@ -186,7 +186,7 @@ class SlidePages:
         """Keep the scale of a slide whose file states none."""
 
         def keep():
-            if not self.slides.lacks_scale(key):
+            if key in self.slides.files() and not self.slides.lacks_scale(key):
                 raise InputError("the scale of this slide is known already: reload the page.")
             self.slides.set_scale(key, mpp)
 

@@ -29,7 +29,8 @@ class Generator:
         task: of its patches.
         digest: SHA-256 of its file.
         training_ids_sha256: digest of the ids that it was trained on.
-        training_pixels_sha256: `patches.Patches.digest` of them.
+        training_pixels_sha256: `patches.Patches.digest` of them; None: an earlier version did not
+            note it.
     """
 
     model: keras.Model
@@ -37,7 +38,7 @@ class Generator:
     task: Task
     digest: str
     training_ids_sha256: str
-    training_pixels_sha256: str
+    training_pixels_sha256: str | None
 
 
 def load(run_dir: str | Path) -> Generator:
@@ -63,7 +64,7 @@ def load(run_dir: str | Path) -> Generator:
             from_json(content["task"]),
             model_files.digest(file),
             content["training_ids_sha256"],
-            content["training_pixels_sha256"],
+            content.get("training_pixels_sha256"),
         )
     except Exception as error:  # what Keras raises for a bad file differs from version to version
         raise InputError(

@@ -31,6 +31,7 @@ from pcam_tf.gan.study_design import (
     file_name,
 )
 from pcam_tf.prediction import tables as prediction_tables
+from pcam_tf.training import recipes
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +91,10 @@ def _claim(study):
     }
 
     def completed(stored):  # what an earlier version did not note is not compared
-        return described | {name: stored[name] for name in described if name in stored}
+        recipe = stored.get("recipe")  # without one the heads were on frozen features
+        recipe = recipe and dataclasses.asdict(recipes.from_json(recipe))
+        known = {name: stored[name] for name in described if name in stored}
+        return described | known | {"recipe": recipe}
 
     claim(study.folder / "study.json", described, "study", completed)
 

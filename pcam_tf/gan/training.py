@@ -108,7 +108,12 @@ def _claim(run):
     path, others = run.folder / "generator.json", ("recipe.json", "history.csv")
     if not path.is_file() and any((run.folder / name).exists() for name in others):
         raise InputError(f"{run.folder} holds a run that is no generator's: name another.")
-    claim(path, run.describe(), "run")
+    described = run.describe()
+
+    def completed(stored):  # an earlier version did not note the pixels
+        return {"training_pixels_sha256": described["training_pixels_sha256"]} | stored
+
+    claim(path, described, "run", completed)
 
 
 def _train(run, state):

@@ -5,9 +5,11 @@ of a batch: the joined table is that of the undivided prediction, byte for byte.
 lies a record of what it is a part of.
 """
 
+import bz2
 import gzip
 import hashlib
 import json
+import lzma
 import re
 import warnings
 from collections.abc import Sequence
@@ -18,6 +20,8 @@ import pandas as pd
 from pcam_tf.errors import InputError
 from pcam_tf.files import check_outputs, write_json, written_whole
 from pcam_tf.prediction import pictures, tables
+
+_OPEN = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}  # as pandas packs by the ending
 
 
 def parse(text: str) -> tuple[int, int]:
@@ -160,7 +164,7 @@ def merge(paths: Sequence[str | Path], output: str | Path) -> int:
             f"{' and '.join(map(str, headers.values()))} have different columns: predict both "
             "from the same data directory."
         )
-    open_file = gzip.open if Path(output).suffix.lower() == ".gz" else open
+    open_file = _OPEN.get(Path(output).suffix.lower(), open)
     with written_whole(output) as temporary, open_file(temporary, "wb") as file:
         file.write(ordered[0][1].split(b"\n", 1)[0] + b"\n")
         for _, content, _ in ordered:
@@ -196,8 +200,8 @@ def _read_part(path):
             f"{path} is not the table that its record is about: predict shard {number}/{count} "
             "anew."
         )
-    # A path that ends in .gz is packed when it is written.
-    return record, gzip.decompress(content) if path.suffix.lower() == ".gz" else content
+    with _OPEN.get(path.suffix.lower(), open)(path, "rb") as file:
+        return record, file.read()
 
 
 def _refuse_another(path, record, first_path, first):

@@ -29,6 +29,7 @@ class FieldPredictor:
         predict: from fields, uint8 (n, field_px, field_px, 3), and which cells are wanted, bool (n,
             cells, cells), to probabilities of the second class, float32 (n, cells, cells). Cells
             that are not wanted may be anything.
+        engine: name of what predicts, see `engines.ENGINES`.
     """
 
     name: str
@@ -37,6 +38,7 @@ class FieldPredictor:
     cells: int
     field_px: int
     predict: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    engine: str
 
     @property
     def step_um(self) -> float:
@@ -71,10 +73,10 @@ def load(
         or not is_in_one_pass(model, engine)
         or step_px == model_files.task_of(model).side_px  # side by side
     ):
-        loaded = engines.load(model, engine)
-        return patch_by_patch(loaded, step_px), engines.name_of(loaded)
-    predictor, fields = _one_pass(model, step_px)
-    return predictor, engines.name_of(fields)
+        predictor = patch_by_patch(engines.load(model, engine), step_px)
+    else:
+        predictor = one_pass(model, step_px)
+    return predictor, predictor.engine
 
 
 def export(model: str | Path, *, small: bool = False) -> list[Path]:
@@ -136,7 +138,8 @@ def patch_by_patch(engine: Engine, step_px: int | None = None) -> FieldPredictor
         return found
 
     field_px = (_CELLS - 1) * step_px + side_px
-    return FieldPredictor("patch by patch", task, step_px, _CELLS, field_px, predict)
+    name = engines.name_of(engine)
+    return FieldPredictor("patch by patch", task, step_px, _CELLS, field_px, predict, name)
 
 
 def one_pass(model: str | Path, step_px: int | None = None) -> FieldPredictor:
@@ -152,11 +155,6 @@ def one_pass(model: str | Path, step_px: int | None = None) -> FieldPredictor:
     Raises:
         InputError: as `patch_by_patch` does, or the network cannot predict fields.
     """
-    return _one_pass(model, step_px)[0]
-
-
-def _one_pass(model, step_px):
-    """Return what predicts fields, and its engine."""
     task = model_files.task_of(model)
     _refuse_task(task)
     step_px = _checked_step(task, step_px)
@@ -170,7 +168,8 @@ def _one_pass(model, step_px):
         values = outputs.checked(values, len(values), task, engines.described(engine))
         return values.reshape(-1, _CELLS, _CELLS)
 
-    return FieldPredictor("one pass", task, step_px, _CELLS, field_px, predict), engine
+    name = engines.name_of(engine)
+    return FieldPredictor("one pass", task, step_px, _CELLS, field_px, predict, name)
 
 
 def _checked_step(task, step_px):

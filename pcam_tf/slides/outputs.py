@@ -182,13 +182,14 @@ def slides_table(output: str | Path) -> pd.DataFrame:
             if not (found and are_written(path.parent, found["threshold"], asap=found["asap"])):
                 continue  # being written, or of an earlier heat map
             run = json.loads((path.parent / heat_maps.RUN).read_text(encoding="utf-8"))
+            width, height = run["slide"]["size_px"]
+            row = {
+                "slide": run["name"], "width": width, "height": height, "mpp": run["slide"]["mpp"],
+                **{name: found[name] for name in _COLUMNS},
+            }  # fmt: skip
         except (OSError, ValueError, KeyError, TypeError):  # being predicted anew, or damaged
             continue
-        width, height = run["slide"]["size_px"]
-        rows.append({
-            "slide": run["name"], "width": width, "height": height, "mpp": run["slide"]["mpp"],
-            **{name: found[name] for name in _COLUMNS},
-        })  # fmt: skip
+        rows.append(row)
     return pd.DataFrame(rows, columns=["slide", "width", "height", "mpp", *_COLUMNS])
 
 

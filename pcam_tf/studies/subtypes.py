@@ -111,7 +111,8 @@ def study(
     # Features of the shipped model are kept in the folder.
     model = {"shipped_model": model_files.digest(model_files.SHIPPED_MODEL)}
     content = kind | {"folds": count, "given_folds": source} | model
-    claim(run_dir / "study.json", content, "study")
+    # What an earlier version did not note is not compared.
+    claim(run_dir / "study.json", content, "study", lambda stored: model | stored)
     found = {}
     for name in names:
         predictor = functools.cache(

@@ -204,7 +204,14 @@ def _in_squares(pictures, side_px):
 
 def _claim(run_dir, settings, source):
     described = dataclasses.asdict(settings) | data.described(source)
-    files.claim(run_dir / "pretraining.json", described, "pretraining")
+
+    def completed(stored):  # an earlier version noted the number of training patches alone
+        if stored.get("patches") == data.count(source, "train"):
+            del stored["patches"]
+            stored["splits"] = described["splits"]
+        return stored
+
+    files.claim(run_dir / "pretraining.json", described, "pretraining", completed)
 
 
 def _history(run_dir):

@@ -96,7 +96,7 @@ class DecayedAdamW(keras.optimizers.AdamW):
 
     def __init__(self, *arguments, rates, **options):
         super().__init__(*arguments, **options)
-        self._rates = rates
+        self._rates, self._whole_decay = rates, self.weight_decay
 
     def build(self, variables):
         """Note the factor of each variable, then do as AdamW does."""
@@ -110,11 +110,12 @@ class DecayedAdamW(keras.optimizers.AdamW):
 
     def _apply_weight_decay(self, variables):
         """Decay each variable at its own rate, too."""
-        whole = self.weight_decay
+        # Replicas share this optimiser and run by turns: none may read what another has set.
         for variable in variables:
-            self.weight_decay = whole * self._factors[self._get_variable_index(variable)]
+            factor = self._factors[self._get_variable_index(variable)]
+            self.weight_decay = self._whole_decay * factor
             super()._apply_weight_decay([variable])
-        self.weight_decay = whole
+        self.weight_decay = self._whole_decay
 
 
 def optimizer(

@@ -178,4 +178,7 @@ class Record(keras.callbacks.Callback):
 
 
 def _in_float32(layer):
-    return type(layer).from_config(layer.get_config() | {"dtype": "float32"})
+    config = layer.get_config()
+    if isinstance(layer, keras.layers.Layer):  # an operation such as `x + 3` has no type of its own
+        config = config | {"dtype": "float32"}
+    return type(layer).from_config(config)

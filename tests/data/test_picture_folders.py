@@ -160,6 +160,14 @@ def test_groups_go_whole_into_one_split():
         picture_folders._drawn_splits(pd.Series(["a", "b"]), seed=0)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_each_split_has_a_group_however_unequal_they_are(seed):
+    for sizes in ([80, 15, 5], [60, 30, 5, 5], [200, 3, 3, 2, 1]):
+        names = [chr(97 + number) for number, size in enumerate(sizes) for _ in range(size)]
+        drawn = picture_folders._drawn_splits(pd.Series(names), seed=seed)
+        assert set(drawn.values()) == {"train", "validation", "test"}
+
+
 def parquet_file(path, patches, structured=True):
     rows = []
     for row, patch in enumerate(patches):

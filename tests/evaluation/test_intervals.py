@@ -99,6 +99,23 @@ def test_one_patch_of_a_class_gives_the_widest_interval(labels):
     assert evaluation.auc_interval(labels, np.linspace(0.1, 0.9, len(labels)))[1:] == (0, 1)
 
 
+ONE_TUMOUR = [0] * 50 + [1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "first", "second"),
+    [
+        (ONE_TUMOUR, np.linspace(0, 1, 51), np.linspace(1, 0, 51)),  # one patch of a class
+        ([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9], [0.5] * 4),  # the same difference for all
+        ([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9], [0.9, 0.8, 0.2, 0.1]),
+    ],
+)
+def test_a_difference_without_variance_has_neither_interval_nor_p(labels, first, second):
+    difference, p = intervals.auc_difference(np.array(labels), *map(np.array, (first, second)))
+    assert difference["value"] >= 0.5 and p is None
+    assert difference.get("low") is None and difference.get("high") is None
+
+
 @pytest.mark.parametrize(("patches", "truth"), [(60, 0.76), (20, 0.98), (50, 0.98)])
 def test_auc_interval_covers_the_true_auc(patches, truth):
     """Also near 1, where one that is symmetric in the AUC covers 0.74 to 0.84."""

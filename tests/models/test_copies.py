@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from pcam_tf.models import copies
-from pcam_tf.training import batch_normalization
+from pcam_tf.training import batch_normalization, record
 
 PATCHES = np.random.default_rng(0).uniform(0, 255, (4, 8, 8, 3)).astype("float32")
 
@@ -31,3 +31,13 @@ def test_copies_and_given_weights_normalise_as_the_model_does():
     other.layers[-2].kernel.assign_add(keras.ops.ones_like(other.layers[-2].kernel))
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def test_a_copy_in_float32_keeps_operations_that_are_no_layers():
+    patches = keras.Input((8, 8, 3))
+    tensor = keras.layers.Conv2D(4, 3, dtype="mixed_float16")(patches)
+    model = keras.Model(patches, keras.layers.ReLU(6.0, dtype="mixed_float16")(tensor + 3.0) / 6.0)
+    copy = copies.copied(model, record._in_float32)
+    assert {each.compute_dtype for each in copy.layers if each.weights} == {"float32"}
+    expected = np.asarray(model.predict_on_batch(PATCHES / 255), "float32")
+    np.testing.assert_allclose(copy.predict_on_batch(PATCHES / 255), expected, atol=0.02)

@@ -61,6 +61,20 @@ def parts(tmp_path):
     return paths
 
 
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz"])
+def test_packed_parts_are_joined_to_a_plain_or_packed_table(tmp_path, suffix):
+    table = pd.DataFrame({"id": [f"p{row}" for row in range(40)], "label": 0, "probability": 0.5})
+    described = {"split": "test", "models": ["abc"], "patches": 40}
+    paths = []
+    for number in (1, 2):
+        paths.append(tmp_path / f"part-{number}.csv{suffix}")
+        chosen = table[shards.rows(40, (number, 2))]
+        shards.write_part(chosen, paths[-1], (number, 2), described)
+    for name in ("all.csv", f"all.csv{suffix}"):
+        assert shards.merge(paths, tmp_path / name) == 40
+        assert pd.read_csv(tmp_path / name)["id"].tolist() == table["id"].tolist()
+
+
 def predicted(words):
     assert command_line.main(["predict", *map(str, words)]) == 0
 
