@@ -41,10 +41,12 @@ def ladder(table: pd.DataFrame, phase: str = "unfrozen") -> Figure:
     accuracies = [each for each in ACCURACIES if not _values(rows, *each[1:]).empty]
     for place, (_, protocol, column) in enumerate(accuracies):
         _dots(left, place, _values(rows, protocol, column))
-    for place, protocol in enumerate(protocol_results.PROTOCOLS):
+    of_protocols = [(label, each) for label, each, column in ACCURACIES if column == "accuracy"]
+    for place, (_, protocol) in enumerate(of_protocols):
         _dots(right, place, _values(rows, protocol, "auc"))
     left.set_yticks(range(len(accuracies)), [label for label, _, _ in accuracies])
-    right.set_yticks(range(len(protocol_results.PROTOCOLS)), protocol_results.PROTOCOLS)
+    labels = [label.removesuffix(", threshold 0.5") for label, _ in of_protocols]
+    right.set_yticks(range(len(labels)), labels)
     for axes, name in ((left, "accuracy"), (right, "AUC")):
         axes.invert_yaxis()
         axes.set_xlabel(name)
