@@ -87,7 +87,7 @@ def _claim(study):
         "splits": list(study.splits),
         "side_px": study.side_px,
         "recipe": dataclasses.asdict(study.recipe) if study.recipe else None,
-        **data.described(study.source),
+        "source": data.described(study.source),
     }
 
     def completed(stored):  # what an earlier version did not note is not compared

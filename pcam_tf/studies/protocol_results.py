@@ -139,7 +139,7 @@ def fitted_law(sizes: np.ndarray, errors: np.ndarray) -> Law:
     Raises:
         InputError: fewer than two sizes.
     """
-    sizes, errors = np.asarray(sizes, float), np.maximum(np.asarray(errors, float), 1e-6)
+    sizes, errors = np.asarray(sizes, float), np.clip(np.asarray(errors, float), 1e-6, 1.0)
     count = len(np.unique(sizes))
     if count < 2:
         raise InputError("a learning curve needs two sizes or more.")

@@ -110,7 +110,7 @@ def test_every_patch_of_a_class_is_seen_before_one_is_seen_again():
 def test_the_folder_of_another_run_is_refused(finished, tmp_path):
     with pytest.raises(InputError, match="holds another run"):
         training.train(run_in(finished, dataclasses.replace(RECIPE, gamma=2.0)))
-    with pytest.raises(InputError, match="its training patches differ"):
+    with pytest.raises(InputError, match="it differs in training patches"):
         training.train(run_in(finished, read=drawn(32)))
     (tmp_path / "recipe.json").write_text("{}")
     with pytest.raises(InputError, match="holds a run that is no generator's"):
