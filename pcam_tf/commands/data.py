@@ -125,8 +125,7 @@ def audit(
 
     source = options.open_source(data_dir)
     check_outputs([output], options.input_files(source=source))
-    splits = [split for split in data.SPLITS if split in source.info.splits]
-    splits += sorted(set(source.info.splits) - set(splits))
+    splits = data.ordered(source.info.splits)
     groups = data.groups_of(source)
     counted = audit.audit(
         {split: data.arrays(data.batches(source, split, batch_size=256)) for split in splits},

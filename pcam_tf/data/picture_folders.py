@@ -91,7 +91,7 @@ def prepare(
     left_out = list(listed.left_out)
     splits = {
         split: _examples(table[table["split"] == split], split, described, indices, mpp, left_out)
-        for split in _ordered(table["split"].unique())
+        for split in sources.ordered(table["split"].unique())
     }
 
     def finish(made):
@@ -282,11 +282,6 @@ def _first_size(table):
         except InputError as error:
             reason = error
     raise InputError(f"none of the pictures can be read: {reason}")
-
-
-def _ordered(splits):
-    known = [split for split in sources.SPLITS if split in splits]
-    return known + sorted(set(splits) - set(known))
 
 
 def _examples(table, split, described, indices, mpp, left_out) -> Iterator[dict]:

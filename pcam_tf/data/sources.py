@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import socket
+from collections.abc import Collection
 from pathlib import Path
 
 import tensorflow_datasets as tfds
@@ -127,6 +128,12 @@ def task_of(builder: tfds.core.DatasetBuilder) -> Task:
         return task.from_json(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
         raise InputError(f"{path} is damaged ({first_line(error)}): prepare it anew.") from error
+
+
+def ordered(splits: Collection[str]) -> list[str]:
+    """Return names of splits: the usual ones in their order, then others."""
+    known = [split for split in SPLITS if split in splits]
+    return known + sorted(set(splits) - set(known))
 
 
 def described(builder: tfds.core.DatasetBuilder) -> dict:

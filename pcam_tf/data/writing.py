@@ -5,11 +5,14 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import tensorflow_datasets as tfds
+import tqdm
 from tensorflow_datasets.core import shuffle
 
 from pcam_tf import synthetic
-from pcam_tf.data.sources import TASK_FILE
+from pcam_tf.data.pipelines import arrays, batches
+from pcam_tf.data.sources import TASK_FILE, count
 from pcam_tf.errors import InputError, first_line
 from pcam_tf.files import locked, write_json
 from pcam_tf.task import Task
@@ -57,6 +60,24 @@ def write_source(
         reason = error.strerror or error
         raise InputError(f"cannot write {data_dir}: {reason}; choose a writable folder.") from error
     return tfds.builder_from_directory(version_dir)
+
+
+def changed(
+    source: tfds.core.DatasetBuilder, split: str, change: Callable[[np.ndarray], np.ndarray]
+) -> Iterator[dict]:
+    """Yield the patches of a split for `write_source`, changed, and show how far it is.
+
+    Args:
+        source: a prepared source.
+        split: a split or a slice of it.
+        change: from patches, uint8 (n, side, side, 3), to as many.
+    """
+    with tqdm.tqdm(total=count(source, split), desc=f"writing {split}", unit="patch") as bar:
+        for batch in arrays(batches(source, split, batch_size=256)):
+            images = np.asarray(change(batch["image"]))
+            for name, image, label in zip(batch["id"], images, batch["label"], strict=True):
+                yield {"id": str(name), "image": image, "label": int(label)}
+            bar.update(len(images))
 
 
 def is_written(data_dir: str | Path, described: Task) -> bool:

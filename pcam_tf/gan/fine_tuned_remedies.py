@@ -8,7 +8,7 @@ import pandas as pd
 from pcam_tf import data, prediction, training
 from pcam_tf.data import sampling, writing
 from pcam_tf.gan import generated, patches, remedies
-from pcam_tf.gan.study_design import POSITIVE, SUBSET_SEED, UNFINISHED, Ids, Study, digest
+from pcam_tf.gan.study_design import POSITIVE, SUBSET_SEED, UNFINISHED, Ids, Study
 from pcam_tf.models import classifier
 from pcam_tf.training import recipes
 
@@ -65,12 +65,12 @@ def predictor(
     share = missing / (2 * len(ids.normal))
 
     def mixture(remedy, seed):
-        added = []
+        centres, added = _centres(study), []
         if remedy == remedies.OVERSAMPLING:
-            added = [sampling.Addition(_centres(study, ids.tumour), share)]
+            added = [sampling.Addition(sampling.Mixture(centres, ids.tumour), share)]
         elif remedy != remedies.PLAIN:
             added = [sampling.Addition(_made(study, generator, missing), share)]
-        return sampling.Mixture(_centres(study), [*ids.normal, *ids.tumour], added, seed)
+        return sampling.Mixture(centres, [*ids.normal, *ids.tumour], added, seed)
 
     def predict(remedy, seed):
         recipe = dataclasses.replace(study.recipe, seed=seed)
@@ -93,24 +93,17 @@ def predictor(
     return predict
 
 
-def _centres(study, ids=None):
-    """Return a source of the centres of patches; with ids, of these training patches alone."""
-    name = "all" if ids is None else f"tumour-{digest(ids)[:12]}"
-    folder, task = study.folder / "patches" / name, data.task_of(study.source)
+def _centres(study):
+    """Return a source of the centres of patches, each with its mirror image around it."""
+    folder, task = study.folder / "patches" / "all", data.task_of(study.source)
+
+    def cut(images):
+        return patches.padded(patches.centre(images, study.side_px), task.side_px)
+
     if not writing.is_written(folder, task):
-        splits = data.SPLITS if ids is None else [sampling.TRAIN]
-        data.write_source({each: _cut(study, task, each, ids) for each in splits}, folder, task)
+        splits = {each: writing.changed(study.source, each, cut) for each in data.SPLITS}
+        data.write_source(splits, folder, task)
     return data.open_source(folder)
-
-
-def _cut(study, task, split, ids):
-    """Yield patches: their centre, with its mirror image around it."""
-    wanted = None if ids is None else set(ids)
-    for batch in data.arrays(data.batches(study.source, split, batch_size=256)):
-        images = patches.padded(patches.centre(batch["image"], study.side_px), task.side_px)
-        for name, image, label in zip(batch["id"], images, batch["label"], strict=True):
-            if wanted is None or name in wanted:
-                yield {"id": str(name), "image": image, "label": int(label)}
 
 
 def _made(study, generator, count):

@@ -65,16 +65,17 @@ def judge(
         InputError: patches of different sides, or too few of a class.
     """
     _check_sides(sets)
+    values = {kind: features(part.image) for kind, part in vars(sets).items()}
     rng = np.random.default_rng(seed)
     found = {
-        name: _of_class(sets, label, name, features, probabilities, rng)
+        name: _of_class(sets, values, label, name, features, probabilities, rng)
         for label, name in enumerate(task.classes)
         if (sets.generated.label == label).any()
     }
     if probabilities is not None and len(found) == len(task.classes):
         found["both"] = {
-            f"label_auc{kind}": intervals.auc(part.label, probabilities(features(part.image)))
-            for kind, part in (("", sets.generated), ("_real", sets.held_out))
+            f"label_auc{suffix}": intervals.auc(vars(sets)[kind].label, probabilities(values[kind]))
+            for suffix, kind in (("", "generated"), ("_real", "held_out"))
         }
     return found
 
@@ -85,19 +86,18 @@ def _check_sides(sets):
         raise InputError(f"patches of different sides cannot be compared: {sides}.")
 
 
-def _of_class(sets, label, name, features, probabilities, rng):
-    images = {}
+def _of_class(sets, values, label, name, features, probabilities, rng):
+    rows = {}
     for kind, part in vars(sets).items():
-        rows = rng.permutation(np.flatnonzero(part.label == label))
-        if len(rows) < LEAST:
+        rows[kind] = rng.permutation(np.flatnonzero(part.label == label))
+        if len(rows[kind]) < LEAST:
             raise InputError(
-                f"{len(rows)} {kind.replace('_', '-')} patches of class {name}: judging needs "
-                f"{LEAST} or more."
+                f"{len(rows[kind])} {kind.replace('_', '-')} patches of class {name}: judging "
+                f"needs {LEAST} or more."
             )
-        images[kind] = part.image[rows]
     # Both halves of the training patches and all other sets have this size.
-    count = min(MOST, len(images["training"]) // 2, *map(len, images.values()))
-    found = {kind: features(part[: 2 * count]) for kind, part in images.items()}
+    count = min(MOST, len(rows["training"]) // 2, *map(len, rows.values()))
+    found = {kind: values[kind][each[: 2 * count]] for kind, each in rows.items()}
     generated, held_out = found["generated"][:count], found["held_out"][:count]
     first, second = found["training"][:count], found["training"][count:]
     numbers = {"patches": count}
@@ -111,7 +111,11 @@ def _of_class(sets, label, name, features, probabilities, rng):
         for kind, part in (("", generated), ("_real", held_out)):
             numbers[f"label_fidelity{kind}"] = float(((probabilities(part) >= 0.5) == label).mean())
     copies = memorisation.check(
-        images["generated"][:count], sets.training.image, images["held_out"][:count], features
+        sets.generated.image[rows["generated"][:count]],
+        sets.training.image,
+        sets.held_out.image[rows["held_out"][:count]],
+        features,
+        values["training"],
     )
     return numbers | {
         "copies": int(copies.copies.sum()),

@@ -107,6 +107,7 @@ def check(
     training: np.ndarray,
     held_out: np.ndarray,
     features: Features,
+    known: np.ndarray,
     seed: int = 0,
 ) -> Check:
     """Look for copies of training patches, and measure how well this search works.
@@ -116,12 +117,12 @@ def check(
         training: uint8 (m, side, side, 3).
         held_out: patches of other slides, uint8 (k, side, side, 3).
         features: from patches to features.
+        known: features of the training patches, (m, features).
         seed: of the planted copies, as many as there are held-out patches (or training patches).
     """
     rng = np.random.default_rng(seed)
     chosen = rng.permutation(len(training))[: len(held_out)]
     planted = disguised(training[chosen], rng)
-    known = features(training)
 
     def search(patches):
         similar, row = nearest(patches, training)

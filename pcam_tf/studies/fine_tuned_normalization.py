@@ -6,13 +6,12 @@ the same order.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import tensorflow_datasets as tfds
-import tqdm
 
 from pcam_tf import data, training
 from pcam_tf.data import writing
@@ -113,19 +112,9 @@ def _prepared(source, folder, settings, change):
     task = data.task_of(source)
     if not writing.is_written(folder, task):
         slices = normalization.slices_of(source, settings)
-        splits = {name: _changed(source, split, change) for name, split in slices.items()}
+        splits = {name: writing.changed(source, split, change) for name, split in slices.items()}
         data.write_source(splits, folder, task)
     return data.open_source(folder)
-
-
-def _changed(source, split, change) -> Iterator[dict]:
-    """Yield the patches of a split one by one, changed."""
-    with tqdm.tqdm(total=data.count(source, split), desc=f"writing {split}", unit="patch") as bar:
-        for batch in data.arrays(data.batches(source, split, batch_size=_BATCH)):
-            images = np.asarray(change(batch["image"]))
-            for name, image, label in zip(batch["id"], images, batch["label"], strict=True):
-                yield {"id": str(name), "image": image, "label": int(label)}
-            bar.update(len(images))
 
 
 def _write(path, labels, predicted):

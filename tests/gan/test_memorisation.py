@@ -34,7 +34,7 @@ def test_the_check_counts_copies_and_measures_itself(drawn):
 
     copies = memorisation.disguised(training[:5], np.random.default_rng(2))
     found = memorisation.check(
-        np.concatenate([copies, held_out[:20]]), training, held_out[20:], crude
+        np.concatenate([copies, held_out[:20]]), training, held_out[20:], crude, crude(training)
     )
     assert found.copies[:5].all()
     assert found.planted_found == 1
