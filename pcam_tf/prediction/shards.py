@@ -8,6 +8,7 @@ lies a record of what it is a part of.
 import bz2
 import gzip
 import hashlib
+import io
 import json
 import lzma
 import re
@@ -21,7 +22,7 @@ from pcam_tf.errors import InputError
 from pcam_tf.files import check_outputs, write_json, written_whole
 from pcam_tf.prediction import pictures, tables
 
-_OPEN = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}  # as pandas packs by the ending
+_PACKED = {".gz": gzip, ".bz2": bz2, ".xz": lzma}  # as pandas packs by the ending
 
 
 def parse(text: str) -> tuple[int, int]:
@@ -164,8 +165,8 @@ def merge(paths: Sequence[str | Path], output: str | Path) -> int:
             f"{' and '.join(map(str, headers.values()))} have different columns: predict both "
             "from the same data directory."
         )
-    open_file = _OPEN.get(Path(output).suffix.lower(), open)
-    with written_whole(output) as temporary, open_file(temporary, "wb") as file:
+    packing = _PACKED.get(Path(output).suffix.lower(), io)
+    with written_whole(output) as temporary, packing.open(temporary, "wb") as file:
         file.write(ordered[0][1].split(b"\n", 1)[0] + b"\n")
         for _, content, _ in ordered:
             file.write(content.split(b"\n", 1)[1])
@@ -200,8 +201,8 @@ def _read_part(path):
             f"{path} is not the table that its record is about: predict shard {number}/{count} "
             "anew."
         )
-    with _OPEN.get(path.suffix.lower(), open)(path, "rb") as file:
-        return record, file.read()
+    packing = _PACKED.get(path.suffix.lower())
+    return record, packing.decompress(content) if packing else content
 
 
 def _refuse_another(path, record, first_path, first):
