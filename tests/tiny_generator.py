@@ -11,7 +11,7 @@ from pcam_tf.gan import patches, recipes, training
 from pcam_tf.task import PCAM
 
 RECIPE = recipes.Recipe(
-    side_px=32, latents=8, width=4, batch_size=8, kimg=0.096, check_kimg=0.024, seed=3
+    side_px=32, overall=8, width=4, batch_size=8, kimg=0.096, check_kimg=0.024, seed=3
 )
 
 

@@ -24,7 +24,7 @@ def train(
     ] = None,
     kimg: Annotated[
         float, typer.Option(metavar="NUMBER", help="Length, in thousands of patches seen.")
-    ] = 140.0,
+    ] = 160.0,
     side: Annotated[
         int, typer.Option(metavar="PX", help="Side of the centre that is generated.")
     ] = 48,

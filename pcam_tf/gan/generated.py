@@ -79,7 +79,8 @@ def images(generator: Generator, label: int, count: int, seed: int) -> Iterator[
     """
     for first in range(0, count, _CHUNK):
         rng = np.random.default_rng([seed, label, first])
-        latents = rng.standard_normal((_CHUNK, generator.recipe.latents), "float32")
+        shape = generator.recipe.shape_for(generator.task)
+        latents = rng.standard_normal((_CHUNK, shape.latents), "float32")
         found = steps.generate(generator.model, latents, np.full(_CHUNK, label))
         yield found[: count - first]
 

@@ -1,25 +1,30 @@
 """The two networks: a class-conditional generator of patches and its critic.
 
-Plain strided convolutions (A. Radford et al., ICLR 2016) with residual convolutions between them
-and no normalisation, as in R3GAN (N. Huang et al., NeurIPS 2024): that paper shows that no
-normalisation is needed with its loss. The critic has a score for each class, the product of its
-features with an embedding of the class (T. Miyato and M. Koyama, ICLR 2018), and it sees how much
-patches of a group differ (T. Karras et al., ICLR 2018). Without the latter, all patches of a class
-were alike for 30,000 patches and more.
+The generator is a stack of convolutions. What is drawn for a patch as a whole, and its class, scale
+and shift the channels of each layer (E. Perez et al., "FiLM", AAAI 2018); what is drawn for each
+place enters as maps (as the noise of T. Karras et al., CVPR 2019), and nothing else has a place:
+with a learned map at the start, all patches of a class came to have one layout.
+
+The critic sees maps of patches (`projection`) and has a score of each map for each class. It also
+sees how much patches of a group differ (T. Karras et al., ICLR 2018).
 """
 
 import dataclasses
+import itertools
 
 import keras
 from keras import ops
 
 from pcam_tf.errors import InputError
 
-# Each resolution has half the side of the one before, down to the first one of the generator.
-_HALVINGS = 4
-_MOST_DOUBLINGS = 3
+# Each resolution of the generator has twice the side of the one before.
+_DOUBLINGS = 4
+# Numbers that are drawn for each place, from the smallest resolution to half the side.
+_LOCAL = (32, 16, 8, 4)
 # Patches whose variation the critic sees together: of one class, all real or all generated.
 GROUP = 4
+# Channels of a head of the critic, and the side up to which it makes maps smaller.
+_HEAD_WIDTHS, _HEAD_SIDE = (64, 96), 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,26 +34,32 @@ class Shape:
     Attributes:
         side_px: side of a generated patch.
         classes: number of classes.
-        latents: numbers drawn for each patch.
-        width: channels at half the side; they double with each halving, up to eight times.
+        overall: numbers drawn for each patch as a whole.
+        width: channels of the generator at the full side; they double with each halving.
     """
 
-    side_px: int = 64
+    side_px: int = 48
     classes: int = 2
-    latents: int = 64
-    width: int = 32
+    overall: int = 64
+    width: int = 16
 
     def __post_init__(self):
-        if self.side_px < 2**_HALVINGS or self.side_px % 2**_HALVINGS:
+        if self.side_px < 2**_DOUBLINGS or self.side_px % 2**_DOUBLINGS:
             raise InputError(
                 f"a generator of {self.side_px} px cannot be built: choose a multiple of "
-                f"{2**_HALVINGS}."
+                f"{2**_DOUBLINGS}."
             )
 
     @property
-    def channels(self) -> list[int]:
-        """Channels of each resolution, from half the side to the smallest."""
-        return [self.width * 2 ** min(number, _MOST_DOUBLINGS) for number in range(_HALVINGS)]
+    def local(self) -> list[tuple[int, int, int]]:
+        """Height, width and channels of the maps of drawn numbers, the smallest first."""
+        sides = [self.side_px // 2**each for each in range(_DOUBLINGS, 0, -1)]
+        return [(side, side, count) for side, count in zip(sides, _LOCAL, strict=True)]
+
+    @property
+    def latents(self) -> int:
+        """How many numbers are drawn for a patch."""
+        return self.overall + sum(_size(each) for each in self.local)
 
 
 def generator(shape: Shape, seed: int = 0) -> keras.Model:
@@ -59,46 +70,55 @@ def generator(shape: Shape, seed: int = 0) -> keras.Model:
     seeds = _Seeds(seed)
     latents = keras.Input((shape.latents,), name="latents")
     labels = keras.Input((), dtype="int32", name="labels")
-    embedded = _embedded(labels, shape.classes, shape.latents, seeds.normal(1.0))
-    tensor = keras.layers.Concatenate()([latents, embedded])
-    channels = shape.channels[::-1]
-    side = shape.side_px // 2**_HALVINGS
-    tensor = keras.layers.Dense(side**2 * channels[0], kernel_initializer=seeds.he())(tensor)
-    tensor = _activated(keras.layers.Reshape((side, side, channels[0]))(tensor))
-    for width in channels[1:]:
-        tensor = keras.layers.Conv2DTranspose(
-            width, 4, strides=2, padding="same", kernel_initializer=seeds.he()
-        )(tensor)
-        tensor = _residual(_activated(tensor), width, seeds)
-    tensor = keras.layers.Conv2DTranspose(
-        3, 4, strides=2, padding="same", kernel_initializer=seeds.normal(0.02)
-    )(tensor)
-    return keras.Model([latents, labels], ops.tanh(tensor), name="generator")
+    overall, local = _parts(latents, shape)
+    embedded = keras.layers.Dense(
+        shape.overall, use_bias=False, kernel_initializer=seeds.normal(1.0), name="class"
+    )(ops.one_hot(labels, shape.classes))
+    style = keras.layers.Dense(2 * shape.overall, kernel_initializer=seeds.he())(
+        keras.layers.Concatenate()([overall, embedded])
+    )
+    style = _activated(style)
+    widths = [shape.width * 2**each for each in range(_DOUBLINGS)][::-1]
+    tensor = keras.layers.Conv2D(widths[0], 1, kernel_initializer=seeds.he())(local[0])
+    for width, drawn in zip(widths, [*local[1:], None], strict=True):
+        tensor = keras.layers.UpSampling2D(2)(tensor)
+        if drawn is not None:
+            tensor = keras.layers.Concatenate()([tensor, drawn])
+        for _ in range(2):
+            tensor = _styled(tensor, width, style, seeds)
+    rgb = keras.layers.Conv2D(3, 3, padding="same", kernel_initializer=seeds.normal(0.03))(tensor)
+    return _renamed(keras.Model([latents, labels], ops.tanh(rgb), name="generator"))
 
 
-def critic(shape: Shape, seed: int = 0) -> keras.Model:
-    """Return the untrained critic: patches (n, side, side, 3), -1..1, to scores (n, classes).
+def critic(maps: list[keras.KerasTensor], classes: int, seed: int = 0) -> keras.Model:
+    """Return the untrained critic of maps of patches: a list of them to (n, maps, classes).
 
     Scores are float32, higher for what looks like a real patch of the class; only differences
     count. Every `GROUP` patches that follow each other are of one class, and n is a multiple of it.
+
+    Args:
+        maps: the outputs of `projection.projection`.
+        classes: number of classes.
+        seed: of all weights that are drawn.
     """
     seeds = _Seeds(seed + 1000)
-    patches = keras.Input((shape.side_px, shape.side_px, 3), name="patches")
-    tensor = patches
-    for number, width in enumerate(shape.channels):
-        tensor = keras.layers.Conv2D(
-            width, 4, strides=2, padding="same", kernel_initializer=seeds.he()
-        )(tensor)
-        tensor = _activated(tensor)
-        if number < len(shape.channels) - 1:
-            tensor = _residual(tensor, width, seeds)
-    tensor = keras.layers.Flatten()(_with_variation(tensor))
-    features = keras.layers.Dense(2 * shape.channels[-1], kernel_initializer=seeds.he())(tensor)
-    features = _activated(features)
-    # No weights that classes share: with such, the critic came to score both classes alike.
-    initializer = seeds.normal(features.shape[-1] ** -0.5)
-    scores = keras.layers.Dense(shape.classes, use_bias=False, kernel_initializer=initializer)
-    return keras.Model(patches, scores(features), name="critic")
+    inputs = [keras.Input(each.shape[1:], name=f"map_{n}") for n, each in enumerate(maps)]
+    scores = [_scores(each, classes, seeds) for each in inputs]
+    return _renamed(keras.Model(inputs, ops.stack(scores, axis=1), name="critic"))
+
+
+def _scores(tensor, classes, seeds):
+    """Return the scores of one map, (n, classes): means over its places."""
+    narrow, wide = _HEAD_WIDTHS
+    while tensor.shape[1] > _HEAD_SIDE:
+        tensor = _activated(_convolved(tensor, narrow, 4, seeds.he(), strides=2))
+    tensor = _activated(_convolved(tensor, wide, 3, seeds.he()))
+    tensor = _activated(_convolved(_with_variation(tensor), wide, 1, seeds.he()))
+    # No weights that classes share: with such, a critic came to score all classes alike.
+    initializer = seeds.normal((9 * wide) ** -0.5)
+    return keras.layers.GlobalAveragePooling2D()(
+        _convolved(tensor, classes, 3, initializer, use_bias=False)
+    )
 
 
 def _with_variation(tensor):
@@ -110,22 +130,55 @@ def _with_variation(tensor):
     return ops.concatenate([tensor, deviation * ops.ones_like(tensor[..., :1])], axis=-1)
 
 
-def _embedded(labels, classes, width, initializer):
-    """Return a vector for the class of each patch, (n, width)."""
-    layer = keras.layers.Dense(width, use_bias=False, kernel_initializer=initializer, name="class")
-    return layer(ops.one_hot(labels, classes))
+def _parts(latents, shape):
+    """Return what is drawn for patches as a whole, and the maps of what is drawn for places."""
+    sizes = [shape.overall, *(_size(each) for each in shape.local)]
+    ends = [sum(sizes[: number + 1]) for number in range(len(sizes) - 1)]
+    overall, *local = ops.split(latents, ends, axis=1)
+    return overall, [
+        keras.layers.Reshape(each)(part) for each, part in zip(shape.local, local, strict=True)
+    ]
 
 
-def _residual(tensor, width, seeds):
-    """Return a tensor plus a convolution of it, which starts small, as in Fixup."""
-    added = keras.layers.Conv2D(
-        width, 3, padding="same", kernel_initializer=seeds.normal(0.1 / (3 * width**0.5))
+def _styled(tensor, width, style, seeds):
+    """Return a convolution of a tensor, normalised, its channels scaled and shifted by `style`."""
+    tensor = _convolved(tensor, width, 3, seeds.he(), use_bias=False)
+    tensor = keras.layers.BatchNormalization(center=False, scale=False, momentum=0.95)(tensor)
+    gain, shift = (_for_channels(style, width, seeds) for _ in range(2))
+    return _activated(tensor * (1 + gain) + shift)
+
+
+def _for_channels(style, width, seeds):
+    dense = keras.layers.Dense(width, kernel_initializer=seeds.normal(style.shape[1] ** -0.5))
+    return keras.layers.Reshape((1, 1, width))(dense(style))
+
+
+def _convolved(tensor, width, side, initializer, **options):
+    return keras.layers.Conv2D(
+        width, side, padding="same", kernel_initializer=initializer, **options
     )(tensor)
-    return _activated(keras.layers.Add()([tensor, added]))
 
 
 def _activated(tensor):
     return keras.layers.LeakyReLU(0.2)(tensor)
+
+
+def _renamed(model):
+    """Return the model with layers whose names do not depend on what was built before it.
+
+    TensorFlow orders sums by names, and so rounds them in another way under other names.
+    """
+    numbers = itertools.count()
+
+    def renamed(layer):
+        config = layer.get_config() | {"name": f"{model.name}_{next(numbers)}"}
+        return type(layer).from_config(config)
+
+    return keras.models.clone_model(model, clone_function=renamed)
+
+
+def _size(shape):
+    return shape[0] * shape[1] * shape[2]
 
 
 class _Seeds:

@@ -15,14 +15,11 @@ class Recipe:
 
     Attributes:
         side_px: side of the centre of a patch that is generated.
-        latents, width: see `networks.Shape`.
+        overall, width: see `networks.Shape`.
         batch_size: patches a step, as many of each class.
-        learning_rate: of Adam (beta 0 and 0.99) in both networks; it falls to a quarter as a
-            cosine.
-        gamma: weight of both penalties, halved, see `losses.penalty`; it falls to a tenth as a
-            cosine, as in R3GAN. At 1 the critic became too weak for patches of 48 px.
-        penalty_every: steps between two penalties, which then weigh as much more (T. Karras et al.,
-            CVPR 2020): they cost as much as a step without them.
+        learning_rate: of Adam (beta 0 and 0.99) in both networks; it falls to a tenth as a cosine.
+        gamma: weight of both penalties, halved, see `losses.penalty`.
+        class_weight: of `losses.class_loss` in the critic's loss.
         averaging_kimg: half-life of the running average of the generator's weights, in thousands
             of patches; at first a twentieth of those seen.
         kimg: length, in thousands of real patches seen (repeats count).
@@ -31,14 +28,14 @@ class Recipe:
     """
 
     side_px: int = 48
-    latents: int = 64
-    width: int = 24
-    batch_size: int = 16
-    learning_rate: float = 3e-4
-    gamma: float = 0.1
-    penalty_every: int = 2
+    overall: int = 64
+    width: int = 16
+    batch_size: int = 32
+    learning_rate: float = 4e-4
+    gamma: float = 1.0
+    class_weight: float = 0.5
     averaging_kimg: float = 5.0
-    kimg: float = 140.0
+    kimg: float = 160.0
     check_kimg: float = 5.0
     seed: int = 0
 
@@ -57,11 +54,6 @@ class Recipe:
     def steps_between_checks(self) -> int:
         """Number of steps between two checks."""
         return max(1, round(1000 * self.check_kimg / self.batch_size))
-
-    def penalty_weight(self, number: int) -> float:
-        """Return the weight of the penalties in a step (from 0) that has them."""
-        share = (1 + np.cos(np.pi * number / self.steps)) / 2
-        return float(self.gamma * (0.1 + 0.9 * share) / 2 * self.penalty_every)
 
     def kimg_of(self, steps: int) -> float:
         """Return the thousands of patches seen after a number of steps."""
@@ -84,4 +76,4 @@ class Recipe:
                 f"batches of {self.batch_size} patches cannot be shared by {len(task.classes)} "
                 f"classes in groups of {GROUP}."
             )
-        return Shape(self.side_px, len(task.classes), self.latents, self.width)
+        return Shape(self.side_px, len(task.classes), self.overall, self.width)

@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras import ops
 
 from pcam_tf.files import written_whole
-from pcam_tf.gan import augmentation, losses, networks
+from pcam_tf.gan import augmentation, losses, networks, projection
 from pcam_tf.gan.recipes import Recipe
 
 
@@ -22,22 +22,22 @@ class State:
     def __init__(self, recipe: Recipe, shape: networks.Shape):
         self.recipe, self.shape = recipe, shape
         self.generator = networks.generator(shape, recipe.seed)
-        self.critic = networks.critic(shape, recipe.seed)
+        self.projection = projection.projection(shape.side_px, recipe.seed)
+        self.critic = networks.critic(self.projection.outputs, shape.classes, recipe.seed)
         self.average = networks.generator(shape, recipe.seed)
         self.optimizers = []
         for network in (self.generator, self.critic):
             rate = keras.optimizers.schedules.CosineDecay(
-                recipe.learning_rate, recipe.steps, alpha=0.25
+                recipe.learning_rate, recipe.steps, alpha=0.1
             )
             optimizer = keras.optimizers.Adam(rate, beta_1=0.0, beta_2=0.99)
             optimizer.build(network.trainable_variables)
             self.optimizers.append(optimizer)
-        # A trace for steps with penalties, and one for those without.
         self._update = tf.function(self._updated, autograph=False)
 
     @property
     def variables(self) -> list:
-        """Everything that is stored."""
+        """Everything that is stored; the projection follows from the seed."""
         models = (self.generator, self.critic, self.average)
         return [v for part in (*models, *self.optimizers) for v in part.variables]
 
@@ -51,16 +51,12 @@ class State:
         """
         recipe = self.recipe
         rng = np.random.default_rng([recipe.seed, 1, number])
-        latents = rng.standard_normal((len(patches), recipe.latents), "float32")
+        latents = rng.standard_normal((len(patches), self.shape.latents), "float32")
         draws = [augmentation.draw(rng, len(patches), recipe.side_px) for _ in range(2)]
-        weight = tf.constant(recipe.penalty_weight(number), "float32")
-        is_penalised = number % recipe.penalty_every == 0
         real = tf.constant(patches.astype("float32") / 127.5 - 1)
         tensors = tf.nest.map_structure(tf.constant, (latents, *draws))
         keep = tf.constant(self._momentum(number), "float32")
-        return self._update(
-            real, tf.constant(labels.astype("int32")), *tensors, keep, weight, is_penalised
-        )
+        return self._update(real, tf.constant(labels.astype("int32")), *tensors, keep)
 
     def _momentum(self, number):
         """Return the share of the average that stays in a step."""
@@ -68,34 +64,28 @@ class State:
         half_life = min(self.recipe.averaging_kimg, seen / 20)
         return 0.5 ** (self.recipe.kimg_of(1) / half_life)
 
-    def _updated(
-        self, real, labels, latents, real_draws, fake_draws, keep, penalty_weight, is_penalised
-    ):
+    def _updated(self, real, labels, latents, real_draws, fake_draws, keep):
         generator, critic = self.generator.trainable_variables, self.critic.trainable_variables
         with tf.GradientTape() as generator_tape:
             generated = self.generator([latents, labels], training=True)
+            fake = self.projection(augmentation.augmented(generated, fake_draws))
+        real = self.projection(augmentation.augmented(real, real_draws))
         # One pass through the critic serves both networks, which are then updated together.
         with tf.GradientTape(persistent=True) as critic_tape:
-            critic_tape.watch(generated)
-            real = augmentation.augmented(real, real_draws)
-            fake = augmentation.augmented(generated, fake_draws)
+            critic_tape.watch(fake)
             by_class = self.critic(real, training=True)
             real_scores = losses.of_class(by_class, labels)
             fake_scores = losses.of_class(self.critic(fake, training=True), labels)
             critic_loss = losses.critic_loss(real_scores, fake_scores)
             class_loss = losses.class_loss(by_class, labels)
-            both_losses = critic_loss + class_loss
+            penalty = losses.penalty(self.critic, real, labels)
+            penalty += losses.penalty(self.critic, fake, labels)
+            recipe = self.recipe
+            whole = critic_loss + recipe.class_weight * class_loss + recipe.gamma / 2 * penalty
             generator_loss = losses.generator_loss(real_scores, fake_scores)
-        gradients = critic_tape.gradient(both_losses, critic)
-        of_generated = critic_tape.gradient(generator_loss, generated)
-        penalties = tf.zeros(())
-        if is_penalised:
-            penalties, added = self._penalties(real, fake, labels, penalty_weight)
-            gradients = [
-                one if other is None else one + other
-                for one, other in zip(gradients, added, strict=True)
-            ]
-        own = generator_tape.gradient(generated, generator, output_gradients=of_generated)
+        gradients = critic_tape.gradient(whole, critic)
+        of_fake = critic_tape.gradient(generator_loss, fake)
+        own = generator_tape.gradient(fake, generator, output_gradients=of_fake)
         for optimizer, changes, variables in zip(
             self.optimizers, (own, gradients), (generator, critic), strict=True
         ):
@@ -108,16 +98,8 @@ class State:
             "generator_loss": generator_loss,
             "margin": ops.mean(real_scores - fake_scores),
             "generator_gradient": tf.linalg.global_norm(own),
-            "penalty": penalties,
+            "penalty": penalty,
         }
-
-    def _penalties(self, real, fake, labels, weight):
-        """Return both penalties, and the gradients of their part of the critic's loss."""
-        with tf.GradientTape() as tape:
-            found = losses.penalty(self.critic, real, labels)
-            found += losses.penalty(self.critic, fake, labels)
-            weighted = weight * found
-        return found, tape.gradient(weighted, self.critic.trainable_variables)
 
     def save(self, path: str | Path, **more: np.ndarray) -> None:
         """Write the state, and `more` arrays beside it, whole or not at all."""

@@ -17,7 +17,7 @@ from pcam_tf import files
 from pcam_tf.data import sampling
 from pcam_tf.errors import InputError
 from pcam_tf.files import claim, write_json, written_whole
-from pcam_tf.gan import alarms, distances, steps
+from pcam_tf.gan import alarms, distances, memorisation, steps
 from pcam_tf.gan.features import Features
 from pcam_tf.gan.patches import BalancedOrder, Patches, check_classes
 from pcam_tf.gan.recipes import Recipe
@@ -148,11 +148,8 @@ def _train(run, state):
 
 
 def _means(measured):
-    """Return the means over the steps since the last check; of penalties, over those that had."""
-    values = {name: np.array([float(each[name]) for each in measured]) for name in measured[0]}
-    penalties = values["penalty"]
-    values["penalty"] = penalties[penalties > 0] if (penalties > 0).any() else penalties
-    return {name: float(each.mean()) for name, each in values.items()}
+    """Return the means over the steps since the last check."""
+    return {name: float(np.mean([each[name] for each in measured])) for name in measured[0]}
 
 
 def _unpacked(text):
@@ -179,14 +176,15 @@ class Checks:
         """Compute the features of real patches, and draw the latents of all checks."""
         self.run = run
         rng = np.random.default_rng([run.recipe.seed, 2])
-        self.latents = rng.standard_normal((CHECKED, run.recipe.latents), "float32")
+        shape = run.recipe.shape_for(run.task)
+        self.latents = rng.standard_normal((CHECKED, shape.latents), "float32")
         self.real = []
         for label in range(len(run.task.classes)):
             rows = rng.permutation(np.flatnonzero(run.patches.label == label))[: 2 * CHECKED]
             self.real.append(run.features(run.patches.image[rows]))
 
     def check(self, state: steps.State, done: int) -> dict:
-        """Return KID and diversity of each class, and write `samples/<kimg>.png`."""
+        """Return KID, diversity and shared layout of each class, and write `samples/<kimg>.png`."""
         row, sheet = {}, []
         for label, (name, real) in enumerate(zip(self.run.task.classes, self.real, strict=True)):
             labels = np.full(CHECKED, label)
@@ -199,6 +197,7 @@ class Checks:
                 if count > 1
                 else np.nan
             )
+            row[f"layout_{name}"] = memorisation.shared_layout(images)
             sheet.append(images[:SHOWN])
         kimg = f"{self.run.recipe.kimg_of(done):08.3f}"
         write_sheet(np.concatenate(sheet), self.run.folder / "samples" / f"{kimg}.png")

@@ -6,13 +6,14 @@ import pytest
 from pcam_tf.gan import alarms
 
 
-def history(diversity, gradient=None, loss=None):
+def history(diversity, gradient=None, loss=None, layout=None):
     count = len(diversity)
     return pd.DataFrame({
         "kimg": range(count),
         "generator_gradient": gradient or [5.0] * count,
         "critic_loss": loss or [0.5] * count,
         "diversity_tumour": diversity,
+        "layout_tumour": layout or [0.1] * count,
     })  # fmt: skip
 
 
@@ -24,6 +25,13 @@ def test_a_generator_that_begins_or_varies_raises_no_alarm(diversity):
 def test_a_collapse_after_diversity_is_named():
     (line,) = alarms.alarms(history([0.1, 0.7, 0.8, 0.2]))
     assert line.startswith("collapse of tumour patches: their diversity is 0.20")
+
+
+def test_patches_of_one_layout_are_named():
+    (line,) = alarms.alarms(history([0.6, 0.6], layout=[0.1, 0.45]))
+    assert (
+        line == "collapse of tumour patches: they have one layout, with a mean correlation of 0.45"
+    )
 
 
 def test_a_gradient_that_vanishes_or_diverges_is_named():

@@ -4,32 +4,75 @@ import numpy as np
 import pytest
 from tiny_generator import RECIPE
 
+from pcam_tf import synthetic
 from pcam_tf.errors import InputError
-from pcam_tf.gan import augmentation, networks
+from pcam_tf.gan import augmentation, memorisation, networks, projection, steps
+from pcam_tf.gan.patches import centre
 from pcam_tf.task import BREAKHIS, PCAM
 
 SHAPE = networks.Shape(32, 2, 8, 4)
 
 
-def test_the_class_changes_the_patch_and_the_score():
-    generator, critic = networks.generator(SHAPE, 1), networks.critic(SHAPE, 1)
-    latents = np.random.default_rng(0).standard_normal((4, 8), "float32")
+@pytest.fixture(scope="module")
+def projected():
+    return projection.projection(SHAPE.side_px, 1)
+
+
+def test_a_patch_becomes_four_frozen_maps_of_about_one(projected):
+    drawn = synthetic.draw_patches(8, split="train").image
+    centres = centre(drawn, 32).astype("float32") / 127.5 - 1
+    maps = [np.asarray(each) for each in projected(centres)]
+    assert [each.shape[1:] for each in maps] == [(16, 16, 32), (8, 8, 48), (4, 4, 64), (2, 2, 96)]
+    assert all(0.3 < each.std() < 3 for each in maps)
+    assert not projected.trainable_variables
+
+
+def test_each_map_depends_on_what_lies_deeper(projected):
+    layer = projected.get_layer("block15_project_bn")
+    drawn = np.random.default_rng(0).uniform(-1, 1, (4, 32, 32, 3)).astype("float32")
+    before = [np.asarray(each) for each in projected(drawn)]
+    kept = layer.get_weights()
+    layer.set_weights([kept[0], kept[1] + 3, *kept[2:]])
+    try:
+        after = projected(drawn)
+    finally:
+        layer.set_weights(kept)
+    assert all(np.abs(one - two).max() > 0.01 for one, two in zip(before, after, strict=True))
+
+
+def test_the_class_changes_the_patch_and_the_score(projected):
+    generator, critic = networks.generator(SHAPE, 1), networks.critic(projected.outputs, 2, 1)
+    latents = np.random.default_rng(0).standard_normal((4, SHAPE.latents), "float32")
     labels = [np.full(4, label, "int32") for label in (0, 1)]
     first, second = (np.asarray(generator([latents, each])) for each in labels)
     assert first.shape == (4, 32, 32, 3)
     assert np.abs(first - second).max() > 1e-4
-    scores = np.asarray(critic(first))
-    assert scores.shape == (4, 2) and np.abs(scores[:, 0] - scores[:, 1]).min() > 0
+    scores = np.asarray(critic(projected(first)))
+    assert scores.shape == (4, 4, 2) and np.abs(scores[..., 0] - scores[..., 1]).min() > 0
+
+
+def test_patches_of_an_untrained_generator_share_no_layout():
+    latents = np.random.default_rng(0).standard_normal((64, SHAPE.latents), "float32")
+    generated = steps.generate(networks.generator(SHAPE, 0), latents, np.zeros(64))
+    assert memorisation.shared_layout(generated) < 0.1
 
 
 def test_a_seed_gives_one_network_and_another_seed_another():
-    first, again, other = (networks.generator(SHAPE, seed).get_weights() for seed in (1, 1, 2))
+    networks_of = [networks.generator(SHAPE, seed) for seed in (1, 1, 2)]
+    first, again, other = (network.get_weights() for network in networks_of)
     assert all(np.array_equal(one, two) for one, two in zip(first, again, strict=True))
     assert not np.array_equal(first[0], other[0])
+    # TensorFlow rounds by names, so those must not tell what was built before.
+    names = [[layer.name for layer in network.layers] for network in networks_of]
+    assert names[0] == names[1] == names[2]
 
 
-def test_the_critic_sees_that_patches_of_a_group_are_alike():
-    critic = networks.critic(SHAPE, 1)
+def test_the_critic_sees_that_patches_of_a_group_are_alike(projected):
+    scores = networks.critic(projected.outputs, 2, 1)
+
+    def critic(images):
+        return scores(projected(images))
+
     rng = np.random.default_rng(1)
     varied = rng.uniform(-1, 1, (4, 32, 32, 3)).astype("float32")
     alone = np.asarray(critic(np.repeat(varied[:1], 4, axis=0)))
