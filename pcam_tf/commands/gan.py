@@ -109,7 +109,7 @@ def judge(
     side = generator.recipe.side_px
     ids = pd.read_csv(run / "training-ids.csv", dtype=str, keep_default_na=False)["id"]
     training = patches.read(source, "train", side, ids)
-    if generator.training_pixels_sha256 not in (None, training.digest):
+    if generator.training_pixels_sha256 != training.digest:
         raise InputError(
             f"{source.data_dir} does not hold the patches that the generator in {run} was trained "
             "on: give their data directory."

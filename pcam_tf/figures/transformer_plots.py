@@ -12,6 +12,7 @@ COLOURS = {"CCT": GREEN, "DeiTTiny": TUMOUR, transformers.CNN: NORMAL}
 STARTS = {
     "scratch": ("o", "-"),
     "distilled": ("s", "--"),
+    "distilled longer": ("P", "--"),
     "ImageNet": ("^", "-."),
     "pretrained": ("D", ":"),
 }

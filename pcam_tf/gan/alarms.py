@@ -7,8 +7,8 @@ import pandas as pd
 # 0.31 to 0.84, others 0.15 and less, real patches 0.00.
 SHARED_LAYOUT = 0.25
 # Of real patches' diversity. Eight patches turned and recoloured to fill a sheet are at a quarter
-# or less; half of the real patches' has been reached before a training is watched.
-COLLAPSED, WATCHED = 0.3, 0.5
+# or less.
+COLLAPSED = 0.3
 # Of the median gradient so far.
 VANISHED = 0.01
 _BEFORE = 3
@@ -17,13 +17,10 @@ _BEFORE = 3
 def alarms(history: pd.DataFrame) -> list[str]:
     """Return what is wrong at the last check of a history: a line each, none if all is well.
 
-    A generator that has just begun makes patches that are all alike. That is no collapse: the
-    diversity is watched from the check on at which it first reached half that of real patches.
-
     Args:
         history: columns `kimg`, `generator_gradient`, `critic_loss` and, for each class,
             `diversity_<class>`, in units of that of as many real patches, and `layout_<class>`, see
-            `memorisation.shared_layout`.
+            `distances.shared_layout`.
     """
     found, last = [], history.iloc[-1]
     for column in history.columns[history.columns.str.startswith("layout_")]:
@@ -33,10 +30,10 @@ def alarms(history: pd.DataFrame) -> list[str]:
                 f"a mean correlation of {last[column]:.2f}"
             )
     for column in history.columns[history.columns.str.startswith("diversity_")]:
-        if history[column].max() >= WATCHED and last[column] < COLLAPSED:
+        if last[column] < COLLAPSED:
             found.append(
                 f"collapse of {column.removeprefix('diversity_')} patches: their diversity is "
-                f"{last[column]:.2f} of that of real ones, after {history[column].max():.2f}"
+                f"{last[column]:.2f} of that of real ones"
             )
     values = history[["generator_gradient", "critic_loss"]].to_numpy("float64")
     if not np.isfinite(values).all():

@@ -49,15 +49,20 @@ def _shifted(pixels, shift):
 
 def augmented(patches, draws: dict):
     """Return patches (n, side, side, 3), -1..1, changed as `draws` says; gradients pass through."""
-    coins = ops.reshape(draws["d4"], (3, -1, 1, 1, 1))
-    patches = ops.where(coins[0], ops.flip(patches, 1), patches)
-    patches = ops.where(coins[1], ops.flip(patches, 2), patches)
-    patches = ops.where(coins[2], ops.transpose(patches, (0, 2, 1, 3)), patches)
+    patches = turned(patches, draws["d4"])
     patches = _stained(patches, draws["jitter"])
     # Grey, the middle of -1..1, comes in from outside and fills the hole.
     patches = ops.einsum("nij,njkc->nikc", draws["rows"], patches)
     patches = ops.einsum("nij,nkjc->nkic", draws["columns"], patches)
     return patches * draws["kept"]
+
+
+def turned(patches, coins):
+    """Return patches (n, side, side, 3) turned and reflected as coins, bool (3, n), say."""
+    coins = ops.reshape(coins, (3, -1, 1, 1, 1))
+    patches = ops.where(coins[0], ops.flip(patches, 1), patches)
+    patches = ops.where(coins[1], ops.flip(patches, 2), patches)
+    return ops.where(coins[2], ops.transpose(patches, (0, 2, 1, 3)), patches)
 
 
 def _stained(patches, jitter):

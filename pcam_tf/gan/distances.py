@@ -9,6 +9,8 @@ import numpy as np
 import scipy.spatial.distance
 import sklearn.neighbors
 
+from pcam_tf.gan.memorisation import signatures
+
 
 def kid(first: np.ndarray, second: np.ndarray) -> float:
     """Return the kernel inception distance of two sets of features: squared, unbiased.
@@ -66,3 +68,20 @@ def diversity(features: np.ndarray) -> float:
     """
     nearest = sklearn.neighbors.NearestNeighbors(n_neighbors=2).fit(features)
     return float(nearest.kneighbors(features)[0][:, 1].mean())
+
+
+def shared_layout(images: np.ndarray) -> float:
+    """Return the mean correlation of two patches, place by place.
+
+    About 0 for real patches; towards 1 if all have their dark and light in the same places, of
+    whatever colours, or none of them has any.
+
+    Args:
+        images: uint8 (n, side, side, 3), n at least 2.
+    """
+    vectors = signatures(images).astype("float64")
+    vectors = vectors[np.linalg.norm(vectors, axis=1) > 0.5]  # those of flat patches are 0
+    if len(vectors) < 2:
+        return 1.0
+    total, count = vectors.sum(axis=0), len(vectors)
+    return float((total @ total - count) / (count * (count - 1)))

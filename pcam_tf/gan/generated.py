@@ -29,8 +29,7 @@ class Generator:
         task: of its patches.
         digest: SHA-256 of its file.
         training_ids_sha256: digest of the ids that it was trained on.
-        training_pixels_sha256: `patches.Patches.digest` of them; None: an earlier version did not
-            note it.
+        training_pixels_sha256: `patches.Patches.digest` of them.
     """
 
     model: keras.Model
@@ -38,14 +37,15 @@ class Generator:
     task: Task
     digest: str
     training_ids_sha256: str
-    training_pixels_sha256: str | None
+    training_pixels_sha256: str
 
 
 def load(run_dir: str | Path) -> Generator:
     """Load the generator of a run.
 
     Raises:
-        InputError: the folder holds no finished run of a generator, or a damaged one.
+        InputError: the folder holds no finished run of a generator, or one that is damaged or of an
+            earlier version.
     """
     run_dir = Path(run_dir)
     about, file = run_dir / "generator.json", run_dir / "generator.keras"
@@ -57,6 +57,9 @@ def load(run_dir: str | Path) -> Generator:
         )
     try:
         content = json.loads(about.read_text(encoding="utf-8"))
+        known = {field.name for field in dataclasses.fields(recipes.Recipe)}
+        if set(content["recipe"]) != known:
+            raise InputError(f"the generator in {run_dir} is of an earlier version: train it anew.")
         model = keras.saving.load_model(file, compile=False)
         return Generator(
             model,
@@ -64,8 +67,10 @@ def load(run_dir: str | Path) -> Generator:
             from_json(content["task"]),
             model_files.digest(file),
             content["training_ids_sha256"],
-            content.get("training_pixels_sha256"),
+            content["training_pixels_sha256"],
         )
+    except InputError:
+        raise
     except Exception as error:  # what Keras raises for a bad file differs from version to version
         raise InputError(
             f"{run_dir} holds a damaged generator ({first_line(error)}): train it anew."

@@ -41,13 +41,15 @@ def class_loss(scores, labels):
 def penalty(critic, maps, labels):
     """Return the mean squared norm of the gradient of a critic's scores by the maps of patches.
 
-    It is R1 of real patches and R2 of generated ones. Its weight in the critic's loss is gamma / 2.
+    It is R1 of real patches and R2 of generated ones, the mean over the maps. Its weight in the
+    critic's loss is gamma / 2.
     """
     with tf.GradientTape() as tape:
         tape.watch(maps)
         scores = ops.sum(of_class(critic(maps, training=True), labels))
     gradients = tape.gradient(scores, maps)
-    return sum(ops.mean(ops.sum(ops.square(each), axis=(1, 2, 3))) for each in gradients)
+    squares = [ops.mean(ops.sum(ops.square(each), axis=(1, 2, 3))) for each in gradients]
+    return sum(squares) / len(squares)
 
 
 def _one_hot(scores, labels):

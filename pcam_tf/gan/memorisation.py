@@ -38,19 +38,6 @@ def signatures(images: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
 
 
-def shared_layout(images: np.ndarray) -> float:
-    """Return the mean correlation of two patches, place by place.
-
-    About 0 for real patches; towards 1 if all have their dark and light in the same places, of
-    whatever colours.
-
-    Args:
-        images: uint8 (n, side, side, 3), n at least 2.
-    """
-    total, count = signatures(images).astype("float64").sum(axis=0), len(images)
-    return float((total @ total - count) / (count * (count - 1)))
-
-
 def nearest(images: np.ndarray, training: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the highest correlation of each patch with a training patch, and that one's row.
 

@@ -1,9 +1,11 @@
 """The two networks: a class-conditional generator of patches and its critic.
 
 The generator is a stack of convolutions. What is drawn for a patch as a whole, and its class, scale
-and shift the channels of each layer (E. Perez et al., "FiLM", AAAI 2018); what is drawn for each
-place enters as maps (as the noise of T. Karras et al., CVPR 2019), and nothing else has a place:
-with a learned map at the start, all patches of a class came to have one layout.
+and shift the channels of the layers (E. Perez et al., "FiLM", AAAI 2018); what is drawn for each
+place enters as maps (as the noise of T. Karras et al., CVPR 2019). Nothing else has a place: with a
+learned map at the start, all patches of a class came to have one layout, and borders of zeros tell
+a place as well, so borders are mirrored. At last the patch is turned as drawn, since the critic
+cannot see in which way all patches lie: it sees each in a drawn turn.
 
 The critic sees maps of patches (`projection`) and has a score of each map for each class. It also
 sees how much patches of a group differ (T. Karras et al., ICLR 2018).
@@ -16,9 +18,12 @@ import keras
 from keras import ops
 
 from pcam_tf.errors import InputError
+from pcam_tf.gan import augmentation
 
 # Each resolution of the generator has twice the side of the one before.
 _DOUBLINGS = 4
+# Drawn numbers, above 0 or not, that turn a patch: the first ones.
+TURNS = 3
 # Numbers that are drawn for each place, from the smallest resolution to half the side.
 _LOCAL = (32, 16, 8, 4)
 # Patches whose variation the critic sees together: of one class, all real or all generated.
@@ -59,7 +64,7 @@ class Shape:
     @property
     def latents(self) -> int:
         """How many numbers are drawn for a patch."""
-        return self.overall + sum(_size(each) for each in self.local)
+        return TURNS + self.overall + sum(_size(each) for each in self.local)
 
 
 def generator(shape: Shape, seed: int = 0) -> keras.Model:
@@ -70,9 +75,9 @@ def generator(shape: Shape, seed: int = 0) -> keras.Model:
     seeds = _Seeds(seed)
     latents = keras.Input((shape.latents,), name="latents")
     labels = keras.Input((), dtype="int32", name="labels")
-    overall, local = _parts(latents, shape)
+    turns, overall, local = _parts(latents, shape)
     embedded = keras.layers.Dense(
-        shape.overall, use_bias=False, kernel_initializer=seeds.normal(1.0), name="class"
+        shape.overall, use_bias=False, kernel_initializer=seeds.normal(1.0)
     )(ops.one_hot(labels, shape.classes))
     style = keras.layers.Dense(2 * shape.overall, kernel_initializer=seeds.he())(
         keras.layers.Concatenate()([overall, embedded])
@@ -86,8 +91,9 @@ def generator(shape: Shape, seed: int = 0) -> keras.Model:
             tensor = keras.layers.Concatenate()([tensor, drawn])
         for _ in range(2):
             tensor = _styled(tensor, width, style, seeds)
-    rgb = keras.layers.Conv2D(3, 3, padding="same", kernel_initializer=seeds.normal(0.03))(tensor)
-    return _renamed(keras.Model([latents, labels], ops.tanh(rgb), name="generator"))
+    patches = ops.tanh(_mirrored(tensor, 3, seeds.normal(0.03)))
+    patches = augmentation.turned(patches, ops.transpose(turns) > 0)
+    return _renamed(keras.Model([latents, labels], patches, name="generator"))
 
 
 def critic(maps: list[keras.KerasTensor], classes: int, seed: int = 0) -> keras.Model:
@@ -114,7 +120,7 @@ def _scores(tensor, classes, seeds):
         tensor = _activated(_convolved(tensor, narrow, 4, seeds.he(), strides=2))
     tensor = _activated(_convolved(tensor, wide, 3, seeds.he()))
     tensor = _activated(_convolved(_with_variation(tensor), wide, 1, seeds.he()))
-    # No weights that classes share: with such, a critic came to score all classes alike.
+    # The last layer has no weights that classes share: with such, a critic scored all alike.
     initializer = seeds.normal((9 * wide) ** -0.5)
     return keras.layers.GlobalAveragePooling2D()(
         _convolved(tensor, classes, 3, initializer, use_bias=False)
@@ -131,18 +137,20 @@ def _with_variation(tensor):
 
 
 def _parts(latents, shape):
-    """Return what is drawn for patches as a whole, and the maps of what is drawn for places."""
-    sizes = [shape.overall, *(_size(each) for each in shape.local)]
+    """Return what is drawn: how patches are turned, for patches as a whole, and maps of places."""
+    sizes = [TURNS, shape.overall, *(_size(each) for each in shape.local)]
     ends = [sum(sizes[: number + 1]) for number in range(len(sizes) - 1)]
-    overall, *local = ops.split(latents, ends, axis=1)
-    return overall, [
-        keras.layers.Reshape(each)(part) for each, part in zip(shape.local, local, strict=True)
-    ]
+    turns, overall, *local = ops.split(latents, ends, axis=1)
+    return (
+        turns,
+        overall,
+        [keras.layers.Reshape(each)(part) for each, part in zip(shape.local, local, strict=True)],
+    )
 
 
 def _styled(tensor, width, style, seeds):
     """Return a convolution of a tensor, normalised, its channels scaled and shifted by `style`."""
-    tensor = _convolved(tensor, width, 3, seeds.he(), use_bias=False)
+    tensor = _mirrored(tensor, width, seeds.he(), use_bias=False)
     tensor = keras.layers.BatchNormalization(center=False, scale=False, momentum=0.95)(tensor)
     gain, shift = (_for_channels(style, width, seeds) for _ in range(2))
     return _activated(tensor * (1 + gain) + shift)
@@ -151,6 +159,12 @@ def _styled(tensor, width, style, seeds):
 def _for_channels(style, width, seeds):
     dense = keras.layers.Dense(width, kernel_initializer=seeds.normal(style.shape[1] ** -0.5))
     return keras.layers.Reshape((1, 1, width))(dense(style))
+
+
+def _mirrored(tensor, width, initializer, **options):
+    """Return a convolution of 3 px of a tensor whose border is mirrored."""
+    tensor = ops.pad(tensor, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="symmetric")
+    return keras.layers.Conv2D(width, 3, kernel_initializer=initializer, **options)(tensor)
 
 
 def _convolved(tensor, width, side, initializer, **options):

@@ -14,7 +14,7 @@ BACKBONE = "EfficientNetLite0"
 # The patches are magnified, so that the deepest of their maps is more than one place.
 MAGNIFICATION = 2
 # Layer -> standard deviation of its channels on PatchCamelyon, by which it is divided, and the
-# channels that it is mixed to. Each has half the side of the one before, or the same.
+# channels that it is mixed to. Each has half the side of the one before.
 _MAPS = {
     "block2_add": (8.0, 32),
     "block4_add": (6.0, 48),
@@ -38,7 +38,7 @@ def projection(side_px: int, seed: int = 0) -> keras.Model:
     network = keras.Model(patches, backbones.connect(BACKBONE, rgb, weights="imagenet").pooled)
     maps, deeper = [], None
     for number, (name, (deviation, channels)) in enumerate(reversed(_MAPS.items())):
-        first = seed * 100 + 10 * number
+        first = seed * 100 + 10 * number + 500_000
         tensor = network.get_layer(name).output
         tensor = keras.layers.Rescaling(1 / deviation, name=f"{name}_scaled")(tensor)
         tensor = _mixed(tensor, channels, 1, first, f"{name}_mixed")
@@ -60,7 +60,7 @@ def _magnified(tensor, factor, name):
 
 
 def _mixed(tensor, channels, side, seed, name):
-    """Return a convolution of a tensor by drawn weights, which keep the variance."""
+    """Return a convolution of a tensor by drawn weights, which keep its mean square."""
     drawn = keras.initializers.VarianceScaling(1.0, "fan_in", "normal", seed=seed)
     return keras.layers.Conv2D(
         channels, side, padding="same", use_bias=False, kernel_initializer=drawn, name=name

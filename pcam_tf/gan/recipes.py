@@ -32,8 +32,8 @@ class Recipe:
     width: int = 16
     batch_size: int = 32
     learning_rate: float = 4e-4
-    gamma: float = 1.0
-    class_weight: float = 0.5
+    gamma: float = 4.0
+    class_weight: float = 0.3
     averaging_kimg: float = 5.0
     kimg: float = 160.0
     check_kimg: float = 5.0
@@ -74,6 +74,6 @@ class Recipe:
         if self.batch_size % (GROUP * len(task.classes)):
             raise InputError(
                 f"batches of {self.batch_size} patches cannot be shared by {len(task.classes)} "
-                f"classes in groups of {GROUP}."
+                f"classes in groups of {GROUP}: choose a multiple of {GROUP * len(task.classes)}."
             )
         return Shape(self.side_px, len(task.classes), self.overall, self.width)

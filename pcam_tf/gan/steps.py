@@ -10,6 +10,9 @@ from keras import ops
 from pcam_tf.files import written_whole
 from pcam_tf.gan import augmentation, losses, networks, projection
 from pcam_tf.gan.recipes import Recipe
+from pcam_tf.training import batch_normalization
+
+_STATISTICS = 16  # batches whose statistics the averaged generator gets
 
 
 class State:
@@ -26,14 +29,20 @@ class State:
         self.critic = networks.critic(self.projection.outputs, shape.classes, recipe.seed)
         self.average = networks.generator(shape, recipe.seed)
         self.optimizers = []
-        for network in (self.generator, self.critic):
+        for network in self.networks:
             rate = keras.optimizers.schedules.CosineDecay(
                 recipe.learning_rate, recipe.steps, alpha=0.1
             )
-            optimizer = keras.optimizers.Adam(rate, beta_1=0.0, beta_2=0.99)
+            name = f"{network.name}_adam"  # see `networks`, of names
+            optimizer = keras.optimizers.Adam(rate, beta_1=0.0, beta_2=0.99, name=name)
             optimizer.build(network.trainable_variables)
             self.optimizers.append(optimizer)
         self._update = tf.function(self._updated, autograph=False)
+
+    @property
+    def networks(self) -> tuple[keras.Model, keras.Model]:
+        """Both networks that are trained."""
+        return self.generator, self.critic
 
     @property
     def variables(self) -> list:
@@ -90,7 +99,10 @@ class State:
             self.optimizers, (own, gradients), (generator, critic), strict=True
         ):
             optimizer.apply_gradients(zip(changes, variables, strict=True))
-        for mean, new in zip(self.average.variables, self.generator.variables, strict=True):
+        pairs = zip(
+            self.average.trainable_variables, self.generator.trainable_variables, strict=True
+        )
+        for mean, new in pairs:
             mean.assign(keep * mean + (1 - keep) * new)
         return {
             "critic_loss": critic_loss,
@@ -100,6 +112,14 @@ class State:
             "generator_gradient": tf.linalg.global_norm(own),
             "penalty": penalty,
         }
+
+    def set_statistics(self) -> None:
+        """Set the statistics of the averaged generator, which no step changes, to its own."""
+        rng = np.random.default_rng([self.recipe.seed, 3])
+        shape = (_STATISTICS, self.recipe.batch_size, self.shape.latents)
+        labels = np.arange(self.recipe.batch_size) % self.shape.classes
+        batches = ([each, labels] for each in rng.standard_normal(shape, "float32"))
+        batch_normalization.reestimate(self.average, batches)
 
     def save(self, path: str | Path, **more: np.ndarray) -> None:
         """Write the state, and `more` arrays beside it, whole or not at all."""

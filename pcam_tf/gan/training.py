@@ -17,7 +17,7 @@ from pcam_tf import files
 from pcam_tf.data import sampling
 from pcam_tf.errors import InputError
 from pcam_tf.files import claim, write_json, written_whole
-from pcam_tf.gan import alarms, distances, memorisation, steps
+from pcam_tf.gan import alarms, distances, networks, steps
 from pcam_tf.gan.features import Features
 from pcam_tf.gan.patches import BalancedOrder, Patches, check_classes
 from pcam_tf.gan.recipes import Recipe
@@ -78,8 +78,8 @@ def train(run: Run) -> pd.DataFrame:
         The history.
 
     Raises:
-        InputError: a class is missing, the side does not fit, or the folder holds another run, is
-            trained in by another process or cannot be written to.
+        InputError: a class is missing, the side does not fit, ImageNet weights cannot be had, or
+            the folder holds another run, is trained in by another process or cannot be written to.
     """
     shape = run.recipe.shape_for(run.task)
     if run.patches.image.shape[1] != run.recipe.side_px:
@@ -108,12 +108,7 @@ def _claim(run):
     path, others = run.folder / "generator.json", ("recipe.json", "history.csv")
     if not path.is_file() and any((run.folder / name).exists() for name in others):
         raise InputError(f"{run.folder} holds a run that is no generator's: name another.")
-    described = run.describe()
-
-    def completed(stored):  # an earlier version did not note the pixels
-        return {"training_pixels_sha256": described["training_pixels_sha256"]} | stored
-
-    claim(path, described, "run", completed)
+    claim(path, run.describe(), "run")
 
 
 def _train(run, state):
@@ -133,6 +128,7 @@ def _train(run, state):
         done = number + 1
         if done % recipe.steps_between_checks and done < recipe.steps:
             continue
+        state.set_statistics()
         row = {"kimg": recipe.kimg_of(done), **_means(measured), **checks.check(state, done)}
         spent = time.perf_counter() - started
         row["seconds"] = round(spent, 1)
@@ -178,6 +174,9 @@ class Checks:
         rng = np.random.default_rng([run.recipe.seed, 2])
         shape = run.recipe.shape_for(run.task)
         self.latents = rng.standard_normal((CHECKED, shape.latents), "float32")
+        # Turned patches have no layout in common, whatever the network makes.
+        self.unturned = self.latents.copy()
+        self.unturned[:, : networks.TURNS] = -1
         self.real = []
         for label in range(len(run.task.classes)):
             rows = rng.permutation(np.flatnonzero(run.patches.label == label))[: 2 * CHECKED]
@@ -197,7 +196,8 @@ class Checks:
                 if count > 1
                 else np.nan
             )
-            row[f"layout_{name}"] = memorisation.shared_layout(images)
+            unturned = steps.generate(state.average, self.unturned, labels)
+            row[f"layout_{name}"] = distances.shared_layout(unturned)
             sheet.append(images[:SHOWN])
         kimg = f"{self.run.recipe.kimg_of(done):08.3f}"
         write_sheet(np.concatenate(sheet), self.run.folder / "samples" / f"{kimg}.png")

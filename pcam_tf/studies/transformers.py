@@ -27,6 +27,7 @@ SHIPPED = "shipped CNN"
 # Passes over the training patches, by their number, at "cpu". Fewer patches are seen more often,
 # but not so often that every attempt costs the same. The ends of the range come first.
 EPOCHS = {1000: 20, 20000: 4, 5000: 6}
+LONG_EPOCHS = 20  # of those that are "distilled longer"
 PRETRAINING_EPOCHS = 6  # over all training patches
 CNN = "EfficientNetLite0"
 MEASURED_PATCHES = 128
@@ -37,8 +38,9 @@ class Attempt(NamedTuple):
 
     Attributes:
         network: a key of `backbones.BACKBONES`.
-        start: "scratch", "ImageNet", "pretrained" (see `masked.pretrain`), or "distilled" (from
-            random weights, learning the outputs of the shipped model in place of the labels).
+        start: "scratch", "ImageNet", "pretrained" (see `masked.pretrain`), or "distilled" and
+            "distilled longer" (from random weights, learning the outputs of the shipped model in
+            place of the labels).
         patches: how many it is trained on.
     """
 
@@ -51,12 +53,22 @@ class Attempt(NamedTuple):
         """The name of its folder."""
         return f"{self.network}-{self.start}-{self.patches}"
 
+    @property
+    def is_distilled(self) -> bool:
+        """Whether it learns from the shipped model."""
+        return self.start.startswith("distilled")
+
+    @property
+    def epochs(self) -> int:
+        """Passes over its training patches at "cpu"."""
+        return LONG_EPOCHS if self.start.endswith("longer") else EPOCHS[self.patches]
+
 
 def attempts_of(preset: str) -> list[Attempt]:
     """Return the attempts of the study, in the order in which they are trained."""
     if preset == "smoke":
         return [Attempt("CCT", "scratch", 512)]
-    return [
+    attempts = [
         Attempt(network, start, patches)
         for patches in EPOCHS
         for network, start in (
@@ -68,6 +80,7 @@ def attempts_of(preset: str) -> list[Attempt]:
             (CNN, "scratch"),
         )
     ]
+    return [*attempts, Attempt("CCT", "distilled longer", max(EPOCHS))]
 
 
 def recipe_of(attempt: Attempt, preset: str, pretrained: Path | None = None) -> recipes.Recipe:
@@ -86,7 +99,7 @@ def recipe_of(attempt: Attempt, preset: str, pretrained: Path | None = None) -> 
         InputError: there is no such preset.
     """
     smoke = recipes.preset(preset).preset == "smoke"
-    distilled, epochs = attempt.start == "distilled", 1 if smoke else EPOCHS[attempt.patches]
+    epochs = 1 if smoke else attempt.epochs
     weights = {"ImageNet": "imagenet", "pretrained": str(pretrained)}.get(attempt.start)
     return recipes.Recipe(
         preset=preset,
@@ -94,7 +107,7 @@ def recipe_of(attempt: Attempt, preset: str, pretrained: Path | None = None) -> 
         weights=weights,
         stochastic_depth=0.1,
         batch_size=32,
-        teachers=(distillation.SHIPPED,) if distilled else (),
+        teachers=(distillation.SHIPPED,) if attempt.is_distilled else (),
         start_from_teacher=False,
         weight_decay=0.05,
         frozen_epochs=0,
@@ -195,6 +208,7 @@ def results(run_dir: str | Path) -> pd.DataFrame:
     rows = [{"network": SHIPPED, "start": ""} | teacher | _aucs(cnn)]
     for path in sorted(run_dir.glob("*/cost.json")):
         network, start, patches = path.parent.name.split("-")
+        attempt = Attempt(network, start, int(patches))
         found = json.loads(path.read_text(encoding="utf-8"))
         tables = {
             split: evaluation.read_predictions(path.parent / f"predictions-{split}.csv")
@@ -202,9 +216,9 @@ def results(run_dir: str | Path) -> pd.DataFrame:
         }
         compared = comparison.compare(tables["test"], cnn["test"])
         paired = compared["bootstrap"]["auc"]
-        row = {"network": network, "start": start, "patches": int(patches)} | found | _aucs(tables)
+        row = attempt._asdict() | found | _aucs(tables)
         row |= {
-            "training_flops": _training_flops(start, found, teacher),
+            "training_flops": _training_flops(attempt, found, teacher),
             "difference": paired["value"],
             "difference_low": paired["low"],
             "difference_high": paired["high"],
@@ -228,13 +242,13 @@ def _aucs(tables):
     return found
 
 
-def _training_flops(start, found, teacher):
+def _training_flops(attempt, found, teacher):
     """Return the FLOPs of a training: a forward and twice as much backward, and the teacher's.
 
     The pretraining that an attempt starts from counts as a whole.
     """
     each = 3 * found["multiply_adds"]
-    taught = teacher["multiply_adds"] * found["views"] if start == "distilled" else 0
+    taught = teacher["multiply_adds"] * found["views"] if attempt.is_distilled else 0
     return 2 * (each * (found["views"] + found["pretraining_views"]) + taught)
 
 

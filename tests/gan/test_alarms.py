@@ -1,4 +1,4 @@
-"""Alarms of planted histories: a slow beginning is none, a collapse and a vanished gradient are."""
+"""Alarms of planted histories: a collapse and a vanished gradient are named."""
 
 import pandas as pd
 import pytest
@@ -17,12 +17,12 @@ def history(diversity, gradient=None, loss=None, layout=None):
     })  # fmt: skip
 
 
-@pytest.mark.parametrize("diversity", [[0.04], [0.04, 0.06, 0.1, 0.2], [0.05, 0.5, 0.9, 0.6]])
-def test_a_generator_that_begins_or_varies_raises_no_alarm(diversity):
+@pytest.mark.parametrize("diversity", [[0.7], [0.05, 0.5, 0.9, 0.6]])
+def test_a_generator_that_varies_raises_no_alarm(diversity):
     assert alarms.alarms(history(diversity)) == []
 
 
-def test_a_collapse_after_diversity_is_named():
+def test_patches_that_are_near_copies_are_named():
     (line,) = alarms.alarms(history([0.1, 0.7, 0.8, 0.2]))
     assert line.startswith("collapse of tumour patches: their diversity is 0.20")
 

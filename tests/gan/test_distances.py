@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from pcam_tf.gan import distances
+from pcam_tf import synthetic
+from pcam_tf.gan import distances, memorisation
+from pcam_tf.gan.patches import centre
 
 
 def test_kid_is_the_direct_double_sum():
@@ -43,3 +45,18 @@ def test_diversity_falls_to_nothing_with_copies():
     many = rng.normal(size=(200, 16))
     few = many[rng.integers(8, size=200)] + rng.normal(0, 0.01, (200, 16))
     assert distances.diversity(few) < 0.05 * distances.diversity(many)
+
+
+def test_patches_of_one_layout_are_told_from_real_ones_whatever_their_colour():
+    drawn = centre(synthetic.draw_patches(256, split="train").image, 48)
+    assert abs(distances.shared_layout(drawn)) < 0.05
+    rng = np.random.default_rng(4)
+    recoloured = drawn[:1] * rng.uniform(0.3, 1, (64, 1, 1, 3))
+    assert distances.shared_layout(recoloured.astype("uint8")) > 0.9
+    similar = memorisation.signatures(drawn[:6]) @ memorisation.signatures(drawn[:6]).T
+    pairs = similar[np.triu_indices(6, 1)]
+    assert distances.shared_layout(drawn[:6]) == pytest.approx(pairs.mean(), abs=1e-6)
+    blank = np.full_like(drawn[:6], 240)
+    assert distances.shared_layout(blank) == 1
+    both = np.concatenate([drawn[:6], blank])
+    assert distances.shared_layout(both) == pytest.approx(pairs.mean(), abs=1e-6)

@@ -13,12 +13,13 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 import tiny_generator
 from PIL import Image
 from tiny_generator import RECIPE, drawn, run_in
 
 from pcam_tf.errors import InputError
-from pcam_tf.gan import patches, steps, training
+from pcam_tf.gan import augmentation, losses, patches, steps, training
 from pcam_tf.task import PCAM
 
 
@@ -85,15 +86,73 @@ def test_a_kill_at_any_moment_changes_no_weight(finished, tmp_path):
 
 def test_the_average_follows_the_generator_at_the_rate_of_the_recipe():
     state = steps.State(RECIPE, RECIPE.shape_for(PCAM))
-    before = [np.asarray(each) for each in state.average.variables]
+    before = [np.asarray(each) for each in state.average.trainable_variables]
     read, order = drawn(), patches.BalancedOrder(drawn().label, 8, 0)
-    state.step(0, read.image[order.batch(0)], read.label[order.batch(0)])
-    keep = 0.5**20  # of the first step the half-life is a twentieth of it
+    number = 999
+    state.step(number, read.image[order.batch(0)], read.label[order.batch(0)])
+    keep = 0.5 ** (20 / 1000)  # until 100 kimg the half-life is a twentieth of what was seen
     for mean, old, new in zip(
-        state.average.variables, before, state.generator.variables, strict=True
+        state.average.trainable_variables, before, state.generator.trainable_variables, strict=True
     ):
         np.testing.assert_allclose(mean, keep * old + (1 - keep) * np.asarray(new), atol=1e-6)
+    assert state._momentum(0) == pytest.approx(0.5**20)
     assert state._momentum(10**6) == pytest.approx(0.5 ** (0.008 / 5))
+
+
+def test_the_averaged_generator_has_statistics_of_its_own():
+    state = steps.State(RECIPE, RECIPE.shape_for(PCAM))
+    state.set_statistics()
+    layers = [each for each in state.average.layers if "moving_mean" in str(each.variables)]
+    values = [np.concatenate(each.get_weights()) for each in layers]
+    assert len(layers) == 8
+    assert all(np.abs(each - np.repeat([0, 1], len(each) // 2)).max() > 1e-3 for each in values)
+    state.set_statistics()
+    again = [np.concatenate(each.get_weights()) for each in layers]
+    assert all(np.array_equal(one, two) for one, two in zip(values, again, strict=True))
+
+
+def test_a_step_goes_down_both_losses_as_computed_plainly():
+    state = steps.State(RECIPE, RECIPE.shape_for(PCAM))
+    before = [[np.asarray(v) for v in each.trainable_variables] for each in state.networks]
+    read, order = drawn(), patches.BalancedOrder(drawn().label, 8, 0)
+    images, labels = read.image[order.batch(0)], read.label[order.batch(0)]
+    expected = plain_gradients(state, images, labels)
+    state.step(0, images, labels)
+    for network, old, gradients in zip(state.networks, before, expected, strict=True):
+        for variable, start, gradient in zip(
+            network.trainable_variables, old, gradients, strict=True
+        ):
+            # Adam's first step is the rate against the sign of the gradient.
+            moved, clear = np.asarray(variable) - start, np.abs(gradient) > 1e-5
+            assert (np.sign(moved[clear]) == -np.sign(gradient[clear])).mean() > 0.999
+
+
+def plain_gradients(state, images, labels):
+    """Return the gradients of the generator's and of the critic's loss, one after the other."""
+    rng = np.random.default_rng([RECIPE.seed, 1, 0])
+    latents = rng.standard_normal((len(images), state.shape.latents), "float32")
+    draws = [augmentation.draw(rng, len(images), RECIPE.side_px) for _ in range(2)]
+    real = augmentation.augmented(tf.constant(images / 127.5 - 1, tf.float32), draws[0])
+    found = []
+    for which, network in enumerate(state.networks):
+        with tf.GradientTape() as tape:
+            made = augmentation.augmented(
+                state.generator([latents, labels], training=True), draws[1]
+            )
+            maps = [state.projection(each) for each in (real, made)]
+            by_class = [state.critic(each, training=True) for each in maps]
+            own = [tf.stack([each[n, :, label] for n, label in enumerate(labels)])
+                   for each in by_class]  # fmt: skip
+            other = tf.stack([by_class[0][n, :, 1 - label] for n, label in enumerate(labels)])
+            if which == 0:
+                loss = tf.reduce_mean(tf.math.softplus(own[0] - own[1]))
+            else:
+                loss = tf.reduce_mean(tf.math.softplus(own[1] - own[0]))
+                loss += RECIPE.class_weight * tf.reduce_mean(tf.math.softplus(other - own[0]))
+                penalties = [losses.penalty(state.critic, each, labels) for each in maps]
+                loss += RECIPE.gamma / 2 * sum(penalties)
+        found.append([np.asarray(g) for g in tape.gradient(loss, network.trainable_variables)])
+    return found
 
 
 def test_every_patch_of_a_class_is_seen_before_one_is_seen_again():

@@ -42,17 +42,6 @@ def test_the_check_counts_copies_and_measures_itself(drawn):
     assert found.by_pixels[5:].sum() == 0
 
 
-def test_patches_of_one_layout_are_told_from_real_ones_whatever_their_colour(drawn):
-    training, _ = drawn
-    assert abs(memorisation.shared_layout(training)) < 0.05
-    rng = np.random.default_rng(4)
-    recoloured = training[:1] * rng.uniform(0.3, 1, (64, 1, 1, 3))
-    assert memorisation.shared_layout(recoloured.astype("uint8")) > 0.9
-    similar = memorisation.signatures(training[:6]) @ memorisation.signatures(training[:6]).T
-    pairs = similar[np.triu_indices(6, 1)]
-    assert memorisation.shared_layout(training[:6]) == pytest.approx(pairs.mean(), abs=1e-6)
-
-
 def test_a_disguise_changes_every_patch(drawn):
     training, _ = drawn
     changed = memorisation.disguised(training[:32], np.random.default_rng(3))

@@ -72,8 +72,13 @@ def test_attempts_can_be_trained_at_their_sizes(tmp_path):
         assert (recipe.weights == str(tmp_path)) == (attempt.start == "pretrained")
         assert recipe.unfrozen_epochs > 0 and recipe.frozen_epochs == 0
         assert recipe.patience >= recipe.unfrozen_epochs
-        assert bool(recipe.teachers) == (attempt.start == "distilled")
+        assert bool(recipe.teachers) == (attempt.start in ("distilled", "distilled longer"))
         assert (recipe.weights == "imagenet") == (attempt.start == "ImageNet")
+    short, longer = (
+        transformers.recipe_of(Attempt("CCT", start, 20000), "cpu").unfrozen_epochs
+        for start in ("distilled", "distilled longer")
+    )
+    assert longer > short
     with pytest.raises(InputError, match="did you mean 'smoke'"):
         transformers.recipe_of(SCRATCH, "smok")
 
