@@ -27,7 +27,7 @@ SHIPPED = "shipped CNN"
 # Passes over the training patches, by their number, at "cpu". Fewer patches are seen more often,
 # but not so often that every attempt costs the same. The ends of the range come first.
 EPOCHS = {1000: 20, 20000: 4, 5000: 6}
-LONG_EPOCHS = 20  # of those that are "distilled longer"
+LONG_EPOCHS = 12  # of those that are "distilled longer"
 PRETRAINING_EPOCHS = 6  # over all training patches
 CNN = "EfficientNetLite0"
 MEASURED_PATCHES = 128
