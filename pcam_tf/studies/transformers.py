@@ -206,9 +206,10 @@ def results(run_dir: str | Path) -> pd.DataFrame:
     cnn = {split: evaluation.read_predictions(run_dir / f"shipped-{split}.csv") for split in SPLITS}
     teacher = json.loads((run_dir / "shipped.json").read_text(encoding="utf-8"))
     rows = [{"network": SHIPPED, "start": ""} | teacher | _aucs(cnn)]
-    for path in sorted(run_dir.glob("*/cost.json")):
-        network, start, patches = path.parent.name.split("-")
-        attempt = Attempt(network, start, int(patches))
+    names = (path.parent.name.split("-") for path in run_dir.glob("*/cost.json"))
+    done = [Attempt(network, start, int(patches)) for network, start, patches in names]
+    for attempt in sorted(done):
+        path = run_dir / attempt.folder / "cost.json"
         found = json.loads(path.read_text(encoding="utf-8"))
         tables = {
             split: evaluation.read_predictions(path.parent / f"predictions-{split}.csv")

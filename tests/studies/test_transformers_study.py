@@ -49,6 +49,8 @@ def test_the_table_has_the_shipped_model_and_each_attempt(run_dir, tiny_source):
     assert scratch["difference"] == pytest.approx(scratch["test"] - cnn["test"])
     assert scratch["difference_low"] <= scratch["difference"] <= scratch["difference_high"]
     assert (found["test_patches"] == 64).all() and (found["patches_a_second"] > 0).all()
+    order = list(zip(found["start"][1:], found["patches"][1:], strict=True))
+    assert order == [("distilled", 128), ("pretrained", 32), ("scratch", 64)]
     rows = transformers.summary_rows(found)
     assert rows[0]["start"] == rows[0]["minus the CNN"] == "–"
     assert rows[1]["training patches"] in ("32", "64", "128")
