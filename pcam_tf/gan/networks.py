@@ -29,7 +29,7 @@ _LOCAL = (32, 16, 8, 4)
 # Patches whose variation the critic sees together: of one class, all real or all generated.
 GROUP = 4
 # Channels of a head of the critic, and the side up to which it makes maps smaller.
-_HEAD_WIDTHS, _HEAD_SIDE = (64, 96), 6
+_HEAD_WIDTHS, _HEAD_SIDE = (64, 80), 6
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ _MAPS = {
     "block2_add": (8.0, 32),
     "block4_add": (6.0, 48),
     "block10_add": (5.0, 64),
-    "block15_project_bn": (2.0, 96),
+    "block15_project_bn": (2.0, 80),
 }
 
 
@@ -61,7 +61,7 @@ def _magnified(tensor, factor, name):
 
 def _mixed(tensor, channels, side, seed, name):
     """Return a convolution of a tensor by drawn weights, which keep its mean square."""
-    drawn = keras.initializers.VarianceScaling(1.0, "fan_in", "normal", seed=seed)
+    drawn = keras.initializers.VarianceScaling(1.0, seed=seed)
     return keras.layers.Conv2D(
         channels, side, padding="same", use_bias=False, kernel_initializer=drawn, name=name
     )(tensor)

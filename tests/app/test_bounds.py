@@ -338,10 +338,17 @@ def test_a_large_picture_is_refused_in_the_same_words(large, tmp_path):
     assert messages[0] == messages[1] and not any((tmp_path / "visit").iterdir())
 
 
-def test_a_large_picture_that_nobody_waits_for_is_not_read(large, tmp_path):
+def test_a_large_picture_that_nobody_waits_for_is_not_read(large, tmp_path, monkeypatch):
     work = Work()
     (tmp_path / "visit").mkdir()
-    threading.Timer(0.1, work.stop.set).start()
+
+    class Unwanted(subprocess.Popen):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            work.stop.set()  # nobody waits any more for what has just begun
+
+    monkeypatch.setattr(subprocess, "Popen", Unwanted)
+    monkeypatch.setattr(reading, "_LOOK_S", 0.01)
     with pytest.raises(turns.Stopped):
         reading.read(large, PCAM, None, "large.png", tmp_path / "visit", work)
     assert not any((tmp_path / "visit").iterdir())

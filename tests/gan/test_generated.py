@@ -59,8 +59,9 @@ def test_judging_tells_a_poor_generator_from_real_patches(finished):
     for numbers in found.values():
         assert numbers["patches"] == 60
         assert numbers["kid"] > 10 * abs(numbers["kid_floor"])
-        assert numbers["precision"] < 0.5 < 0.6 < numbers["precision_floor"]
-        assert numbers["real_or_generated_auc"] > 0.9
+        assert numbers["precision"] + 0.1 < numbers["precision_floor"]
+        assert numbers["recall"] < 0.2 < 0.6 < numbers["recall_floor"]
+        assert numbers["real_or_generated_auc"] > 0.8
     assert [row["measure"] for row in judge.rows(found)][:5] == [
         "kid", "precision", "recall", "real or generated auc", "copies"]  # fmt: skip
 

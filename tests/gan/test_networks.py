@@ -32,7 +32,7 @@ def test_a_patch_becomes_four_frozen_maps_of_about_one(projected):
     drawn = synthetic.draw_patches(8, split="train").image
     centres = centre(drawn, 32).astype("float32") / 127.5 - 1
     maps = [np.asarray(each) for each in projected(centres)]
-    assert [each.shape[1:] for each in maps] == [(16, 16, 32), (8, 8, 48), (4, 4, 64), (2, 2, 96)]
+    assert [each.shape[1:] for each in maps] == [(16, 16, 32), (8, 8, 48), (4, 4, 64), (2, 2, 80)]
     assert all(0.3 < each.std() < 3 for each in maps)
     assert not projected.trainable_variables
 
