@@ -82,9 +82,9 @@ def images(generator: Generator, label: int, count: int, seed: int) -> Iterator[
 
     Patch i depends on the generator, the class, the seed and i alone.
     """
+    shape = generator.recipe.shape_for(generator.task)
     for first in range(0, count, _CHUNK):
         rng = np.random.default_rng([seed, label, first])
-        shape = generator.recipe.shape_for(generator.task)
         latents = rng.standard_normal((_CHUNK, shape.latents), "float32")
         found = steps.generate(generator.model, latents, np.full(_CHUNK, label))
         yield found[: count - first]

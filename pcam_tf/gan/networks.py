@@ -13,6 +13,7 @@ sees how much patches of a group differ (T. Karras et al., ICLR 2018).
 
 import dataclasses
 import itertools
+import math
 
 import keras
 from keras import ops
@@ -64,7 +65,7 @@ class Shape:
     @property
     def latents(self) -> int:
         """How many numbers are drawn for a patch."""
-        return TURNS + self.overall + sum(_size(each) for each in self.local)
+        return TURNS + self.overall + sum(map(math.prod, self.local))
 
 
 def generator(shape: Shape, seed: int = 0) -> keras.Model:
@@ -138,8 +139,7 @@ def _with_variation(tensor):
 
 def _parts(latents, shape):
     """Return what is drawn: how patches are turned, for patches as a whole, and maps of places."""
-    sizes = [TURNS, shape.overall, *(_size(each) for each in shape.local)]
-    ends = [sum(sizes[: number + 1]) for number in range(len(sizes) - 1)]
+    *ends, _ = itertools.accumulate([TURNS, shape.overall, *map(math.prod, shape.local)])
     turns, overall, *local = ops.split(latents, ends, axis=1)
     return (
         turns,
@@ -189,10 +189,6 @@ def _renamed(model):
         return type(layer).from_config(config)
 
     return keras.models.clone_model(model, clone_function=renamed)
-
-
-def _size(shape):
-    return shape[0] * shape[1] * shape[2]
 
 
 class _Seeds:

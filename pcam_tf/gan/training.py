@@ -17,7 +17,7 @@ from pcam_tf import files
 from pcam_tf.data import sampling
 from pcam_tf.errors import InputError
 from pcam_tf.files import claim, write_json, written_whole
-from pcam_tf.gan import alarms, distances, networks, steps
+from pcam_tf.gan import alarms, augmentation, distances, networks, steps
 from pcam_tf.gan.features import Features
 from pcam_tf.gan.patches import BalancedOrder, Patches, check_classes
 from pcam_tf.gan.recipes import Recipe
@@ -174,9 +174,9 @@ class Checks:
         rng = np.random.default_rng([run.recipe.seed, 2])
         shape = run.recipe.shape_for(run.task)
         self.latents = rng.standard_normal((CHECKED, shape.latents), "float32")
-        # Turned patches have no layout in common, whatever the network makes.
-        self.unturned = self.latents.copy()
-        self.unturned[:, : networks.TURNS] = -1
+        # Turned patches have no layout in common, so they are turned after it is measured.
+        self.coins = self.latents[:, : networks.TURNS].T > 0
+        self.latents[:, : networks.TURNS] = -1
         self.real = []
         for label in range(len(run.task.classes)):
             rows = rng.permutation(np.flatnonzero(run.patches.label == label))[: 2 * CHECKED]
@@ -187,7 +187,8 @@ class Checks:
         row, sheet = {}, []
         for label, (name, real) in enumerate(zip(self.run.task.classes, self.real, strict=True)):
             labels = np.full(CHECKED, label)
-            images = steps.generate(state.average, self.latents, labels)
+            unturned = steps.generate(state.average, self.latents, labels)
+            images = np.asarray(augmentation.turned(unturned, self.coins))
             features = self.run.features(images)
             row[f"kid_{name}"] = distances.kid(real, features) if len(real) > 1 else np.nan
             count = min(len(real), CHECKED)
@@ -196,7 +197,6 @@ class Checks:
                 if count > 1
                 else np.nan
             )
-            unturned = steps.generate(state.average, self.unturned, labels)
             row[f"layout_{name}"] = distances.shared_layout(unturned)
             sheet.append(images[:SHOWN])
         kimg = f"{self.run.recipe.kimg_of(done):08.3f}"
