@@ -80,26 +80,23 @@ def nearest_by_features(
 class Check:
     """What the search for copies found.
 
+    A patch is too near by pixels if its correlation with a training patch is above
+    `COPY_CORRELATION`; by features if it is nearer to one than nearly all held-out patches are.
+    Typical patches are near by features too, so what features alone find has to be looked at.
+
     Attributes:
         nearest: highest correlation of each patch with a training patch, (n,).
         row: of that training patch, (n,).
-        by_pixels: bool (n,): its correlation is above `COPY_CORRELATION`.
-        by_features: bool (n,): its features are nearer than those of nearly all held-out patches.
-        planted_found: share of planted copies (turned and recoloured) that are found.
-        false_alarms: share of held-out patches that are taken for copies.
+        by_pixels: how many patches of each kind are too near by pixels.
+        by_features: the same by features.
+        patches: how many there are of each kind.
     """
 
     nearest: np.ndarray
     row: np.ndarray
-    by_pixels: np.ndarray
-    by_features: np.ndarray
-    planted_found: float
-    false_alarms: float
-
-    @property
-    def copies(self) -> np.ndarray:
-        """Bool (n,): taken for a copy by pixels or by features."""
-        return self.by_pixels | self.by_features
+    by_pixels: dict[str, int]
+    by_features: dict[str, int]
+    patches: dict[str, int]
 
 
 def check(
@@ -111,6 +108,9 @@ def check(
     seed: int = 0,
 ) -> Check:
     """Look for copies of training patches, and measure how well this search works.
+
+    It is measured on `planted` copies, turned and recoloured, which should all be found, and on
+    `held_out` patches, of which none should be. The third kind is `generated`.
 
     Args:
         images: uint8 (n, side, side, 3).
@@ -125,21 +125,17 @@ def check(
     planted = disguised(training[chosen], rng)
 
     def search(patches):
-        similar, row = nearest(patches, training)
-        distances = nearest_by_features(patches, known, features)[0]
-        return similar, row, similar > COPY_CORRELATION, distances
+        return *nearest(patches, training), nearest_by_features(patches, known, features)[0]
 
-    *_, held_out_by_pixels, held_out_distances = search(held_out)
-    limit = np.quantile(held_out_distances, FALSE_ALARMS)
-    *_, planted_by_pixels, planted_distances = search(planted)
-    similar, row, by_pixels, distances = search(images)
+    found = {
+        "generated": search(images), "planted": search(planted), "held_out": search(held_out)
+    }  # fmt: skip
+    limit = np.quantile(found["held_out"][2], FALSE_ALARMS)
     return Check(
-        similar,
-        row,
-        by_pixels,
-        distances < limit,
-        float((planted_by_pixels | (planted_distances < limit)).mean()),
-        float((held_out_by_pixels | (held_out_distances < limit)).mean()),
+        *found["generated"][:2],
+        {kind: int((similar > COPY_CORRELATION).sum()) for kind, (similar, _, _) in found.items()},
+        {kind: int((distance < limit).sum()) for kind, (_, _, distance) in found.items()},
+        {kind: len(similar) for kind, (similar, _, _) in found.items()},
     )
 
 

@@ -62,14 +62,17 @@ def test_judging_tells_a_poor_generator_from_real_patches(finished):
         assert numbers["precision"] + 0.1 < numbers["precision_floor"]
         assert numbers["recall"] < 0.2 < 0.6 < numbers["recall_floor"]
         assert numbers["real_or_generated_auc"] > 0.8
-    assert [row["measure"] for row in judge.rows(found)][:5] == [
-        "kid", "precision", "recall", "real or generated auc", "copies"]  # fmt: skip
+    assert [row["measure"] for row in judge.rows(found)][:6] == [
+        "kid", "precision", "recall", "real or generated auc",
+        "too near by pixels", "too near by features"]  # fmt: skip
 
 
 def test_judging_copies_of_the_training_patches_finds_them():
     real = drawn(120)
     found = judge.judge(judge.Sets(real, real, drawn(60, "validation")), PCAM, features)
-    assert all(numbers["copies"] == numbers["patches"] for numbers in found.values())
+    for numbers in found.values():
+        for way in ("pixels", "features"):
+            assert numbers[f"copies_by_{way}"]["generated"] == numbers["copies"]["generated"] == 60
 
 
 def test_labels_are_judged_by_their_order_as_well_as_by_half():
