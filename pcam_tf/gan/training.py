@@ -78,8 +78,9 @@ def train(run: Run) -> pd.DataFrame:
         The history.
 
     Raises:
-        InputError: a class is missing, the side does not fit, ImageNet weights cannot be had, or
-            the folder holds another run, is trained in by another process or cannot be written to.
+        InputError: a class is missing, the side does not fit, ImageNet weights cannot be had, the
+            training diverges, or the folder holds another run, is trained in by another process or
+            cannot be written to.
     """
     shape = run.recipe.shape_for(run.task)
     if run.patches.image.shape[1] != run.recipe.side_px:
@@ -128,8 +129,14 @@ def _train(run, state):
         done = number + 1
         if done % recipe.steps_between_checks and done < recipe.steps:
             continue
+        means = _means(measured)
+        if not np.isfinite(list(means.values())).all():
+            raise InputError(
+                f"the training diverged before {recipe.kimg_of(done):g} kimg: a loss is no number. "
+                "Take another seed."
+            )
         state.set_statistics()
-        row = {"kimg": recipe.kimg_of(done), **_means(measured), **checks.check(state, done)}
+        row = {"kimg": recipe.kimg_of(done), **means, **checks.check(state, done)}
         spent = time.perf_counter() - started
         row["seconds"] = round(spent, 1)
         history, measured = pd.concat([history, pd.DataFrame([row])], ignore_index=True), []

@@ -68,6 +68,22 @@ def test_an_interruption_changes_no_weight(finished, tmp_path, monkeypatch):
     check_same(tmp_path, finished)
 
 
+def test_a_divergence_ends_the_training_in_one_line_and_leaves_the_last_check(
+    tmp_path, monkeypatch
+):
+    step = steps.State.step
+
+    def diverging(self, number, images, labels):
+        measured = step(self, number, images, labels)
+        return measured | ({"critic_loss": float("nan")} if number == 4 else {})
+
+    monkeypatch.setattr(steps.State, "step", diverging)
+    with pytest.raises(InputError, match="a loss is no number"):
+        training.train(run_in(tmp_path))
+    assert pd.read_csv(tmp_path / "history.csv").kimg.tolist() == [0.024]
+    assert not (tmp_path / "generator.keras").exists()
+
+
 @pytest.mark.slow
 def test_a_kill_at_any_moment_changes_no_weight(finished, tmp_path):
     here = str(Path(tiny_generator.__file__).parent)
