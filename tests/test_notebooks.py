@@ -91,8 +91,8 @@ def test_links_in_notebooks_lead_to_files(notebook):
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_save_pictures_of_patches_under_names_that_stay_out(notebook):
     draws_patches = (
-        r"(gallery|fields_of_classes|patch_grid|augmentation_sheet|show_patch|beside_real|evidence"
-        r"|overview|tissue_picture)\("
+        r"(gallery|fields_of_classes|patch_grid|augmentation_sheet|show_patch|rows_of_patches"
+        r"|evidence|overview|tissue_picture)\("
     )
     for cell in nbformat.read(notebook, as_version=4).cells:
         if cell.cell_type == "code" and re.search(draws_patches, cell.source):

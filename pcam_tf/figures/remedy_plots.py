@@ -1,4 +1,6 @@
-"""Plots of remedies for class imbalance: sensitivity by prevalence, generated beside real."""
+"""Plots of remedies for class imbalance: sensitivity by prevalence, rows of patches."""
+
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -45,17 +47,17 @@ def sensitivity_by_prevalence(results: pd.DataFrame, metric: str) -> Figure:
 
 
 @styled
-def beside_real(real: np.ndarray, generated: np.ndarray, *, title: str) -> Figure:
-    """Show real patches in the upper row and generated ones in the lower.
+def rows_of_patches(rows: Mapping[str, np.ndarray], *, title: str) -> Figure:
+    """Show rows of patches that stand below each other, such as real and generated ones.
 
     Args:
-        real: uint8 (n, side, side, 3).
-        generated: uint8 (n, side, side, 3).
+        rows: name of a row -> its patches, uint8 (n, side, side, 3), in all as many.
         title: of the figure.
     """
-    figure = new_figure(1.1 * len(real), 2.9)
-    panels = figure.subplots(2, len(real), squeeze=False)
-    for row, images, name in zip(panels, (real, generated), ("real", "generated"), strict=True):
+    columns = len(next(iter(rows.values())))
+    figure = new_figure(1.1 * columns, 0.5 + 1.2 * len(rows))
+    panels = figure.subplots(len(rows), columns, squeeze=False)
+    for row, (name, images) in zip(panels, rows.items(), strict=True):
         for axes, image in zip(row, images, strict=True):
             axes.imshow(image, interpolation="nearest")
             axes.set_xticks([])
