@@ -9,7 +9,7 @@ SHARED_LAYOUT = 0.25
 # or less.
 COLLAPSED = 0.3
 # Norm of the generator's gradient, the mean between two checks, at 48 px. Whole trainings had 7 to
-# 17. It vanishes where the critic cannot tell patches apart: gamma 10 had 2.2 to 3.8 and still
+# 13. It vanishes where the critic cannot tell patches apart: gamma 10 had 2.2 to 3.8 and still
 # learned, gamma 1,000 had 0.5 and less. Without penalties, at ten times the critic's rate, it was
 # 52 to 1,580.
 VANISHED, DIVERGED = 1.0, 50.0
@@ -37,7 +37,7 @@ def alarms(history: pd.DataFrame) -> list[str]:
             )
     gradient = last["generator_gradient"]
     if gradient > DIVERGED:
-        found.append(f"divergence: the generator's gradient is {gradient:.3g}, not 7 to 17")
+        found.append(f"divergence: the generator's gradient is {gradient:.3g}, not 7 to 13")
     elif gradient < VANISHED:
-        found.append(f"vanishing gradient: the generator's is {gradient:.2g}, not 7 to 17")
+        found.append(f"vanishing gradient: the generator's is {gradient:.2g}, not 7 to 13")
     return found
