@@ -121,7 +121,7 @@ def test_the_shipped_model_does_on_real_patches_what_its_card_says(real_source):
 
 
 def test_every_link_and_picture_in_the_prose_exists():
-    cards = (ROOT / "pcam_tf").glob("shipped/*.md")
+    cards = (ROOT / "pcam_tf").glob("shipped/**/*.md")
     for document in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *cards]:
         text = document.read_text(encoding="utf-8")
         for link, picture in re.findall(r"\]\(([^):]+)\)|src=\"([^\":]+)\"", text):

@@ -8,12 +8,19 @@ import typer
 from pcam_tf.commands import options
 from pcam_tf.errors import InputError
 
-RunDir = Annotated[Path, typer.Option(metavar="DIR", help="The folder of the generator's run.")]
+RunDir = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="The folder of the generator's run. Default: the shipped generator."
+    ),
+]
 Seed = Annotated[int, typer.Option(metavar="NUMBER", help="The random seed.")]
 
 
 def train(
-    run: RunDir = Path("runs/gan"),
+    run: Annotated[
+        Path, typer.Option(metavar="DIR", help="The folder of the generator's run.")
+    ] = Path("runs/gan"),
     data_dir: options.DataDir = None,
     prevalence: Annotated[
         float | None,
@@ -54,7 +61,7 @@ def train(
 
 def sample(
     output: Annotated[Path, typer.Option(metavar="DIR", help="The data directory to make.")],
-    run: RunDir = Path("runs/gan"),
+    run: RunDir = None,
     count: Annotated[
         int, typer.Option(metavar="NUMBER", help="Patches of each class that is written.")
     ] = 1000,
@@ -71,17 +78,21 @@ def sample(
     if seed < 0:
         raise InputError(f"a seed of {seed}: give 0 or more.")
     check_outputs([output / "dataset"])
+    run = run or generated.SHIPPED
     generator = generated.load(run)
     names = only or generator.task.classes
     generated.write(generator, output, dict.fromkeys(names, count), seed)
-    return f"generated {count} patches each of {', '.join(names)}: use them by --add {output}:0.3"
+    return (
+        f"{count} patches each of {', '.join(names)}, by the generator in {run}: use them by "
+        f"--add {output}:0.3"
+    )
 
 
 def judge(
     generated_dir: Annotated[
         Path, typer.Option("--generated", metavar="DIR", help="What `gan sample` has written.")
     ],
-    run: RunDir = Path("runs/gan"),
+    run: RunDir = None,
     data_dir: options.DataDir = None,
     output: Annotated[
         Path | None, typer.Option(metavar="JSON", help="Also write the numbers as JSON.")
@@ -99,6 +110,7 @@ def judge(
     from pcam_tf.files import check_outputs, write_json
     from pcam_tf.gan import features, generated, judge, patches, truth
 
+    run = run or generated.SHIPPED
     source = options.open_source(data_dir)
     read = [*options.input_files(source=source), *run.glob("*"), *generated_dir.rglob("*")]
     check_outputs([output], read)

@@ -16,6 +16,7 @@ from pcam_tf.gan.patches import padded
 from pcam_tf.models import model_files
 from pcam_tf.task import Task, from_json
 
+SHIPPED = model_files.SHIPPED_MODEL.with_name("generator")
 _CHUNK = 256
 
 
@@ -40,8 +41,8 @@ class Generator:
     training_pixels_sha256: str
 
 
-def load(run_dir: str | Path) -> Generator:
-    """Load the generator of a run.
+def load(run_dir: str | Path = SHIPPED) -> Generator:
+    """Load the generator of a run, or the one that comes with the package.
 
     Raises:
         InputError: the folder holds no finished run of a generator, or one that is damaged or of an

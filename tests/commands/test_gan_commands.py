@@ -9,7 +9,8 @@ from command_runner import refused, run
 
 from pcam_tf import data
 from pcam_tf.commands import options
-from pcam_tf.gan import features, recipes, truth
+from pcam_tf.gan import features, generated, recipes, truth
+from pcam_tf.models import model_files
 
 
 def test_a_generator_is_trained_sampled_judged_and_added(
@@ -45,6 +46,12 @@ def test_a_generator_is_trained_sampled_judged_and_added(
     refused(run("gan", "sample", "--run", folder, "--output", made), capfd, "exists: delete it")
     more = ["--only", "cat", "--output", tmp_path / "other"]
     refused(run("gan", "sample", "--run", folder, *more), capfd, "cannot be generated")
+
+
+def test_the_shipped_generator_is_sampled_without_a_run(tmp_path):
+    assert run("gan", "sample", "--output", tmp_path, "--only", "tumour", "--count", "3") == 0
+    description = data.open_source(tmp_path).info.description
+    assert model_files.digest(generated.SHIPPED / "generator.keras") in description
 
 
 def test_wrong_sides_classes_and_folders_are_refused_in_one_line(prepared, tmp_path, capfd):
