@@ -86,14 +86,12 @@ class Check:
 
     Attributes:
         nearest: highest correlation of each patch with a training patch, (n,).
-        row: of that training patch, (n,).
         by_pixels: how many patches of each kind are too near by pixels.
         by_features: the same by features.
         patches: how many there are of each kind.
     """
 
     nearest: np.ndarray
-    row: np.ndarray
     by_pixels: dict[str, int]
     by_features: dict[str, int]
     patches: dict[str, int]
@@ -125,17 +123,18 @@ def check(
     planted = disguised(training[chosen], rng)
 
     def search(patches):
-        return *nearest(patches, training), nearest_by_features(patches, known, features)[0]
+        by_features = nearest_by_features(patches, known, features)
+        return nearest(patches, training)[0], by_features[0]
 
     found = {
         "generated": search(images), "planted": search(planted), "held_out": search(held_out)
     }  # fmt: skip
-    limit = np.quantile(found["held_out"][2], FALSE_ALARMS)
+    limit = np.quantile(found["held_out"][1], FALSE_ALARMS)
     return Check(
-        *found["generated"][:2],
-        {kind: int((similar > COPY_CORRELATION).sum()) for kind, (similar, _, _) in found.items()},
-        {kind: int((distance < limit).sum()) for kind, (_, _, distance) in found.items()},
-        {kind: len(similar) for kind, (similar, _, _) in found.items()},
+        found["generated"][0],
+        {kind: int((similar > COPY_CORRELATION).sum()) for kind, (similar, _) in found.items()},
+        {kind: int((distance < limit).sum()) for kind, (_, distance) in found.items()},
+        {kind: len(similar) for kind, (similar, _) in found.items()},
     )
 
 
