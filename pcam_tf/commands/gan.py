@@ -14,7 +14,7 @@ RunDir = Annotated[
         metavar="DIR", help="The folder of the generator's run. Default: the shipped generator."
     ),
 ]
-Seed = Annotated[int, typer.Option(metavar="NUMBER", help="The random seed.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, metavar="NUMBER", help="The random seed.")]
 
 
 def train(
@@ -75,8 +75,6 @@ def sample(
     from pcam_tf.files import check_outputs
     from pcam_tf.gan import generated
 
-    if seed < 0:
-        raise InputError(f"a seed of {seed}: give 0 or more.")
     check_outputs([output / "dataset"])
     run = run or generated.SHIPPED
     generator = generated.load(run)
