@@ -61,7 +61,7 @@ def test_wrong_sides_classes_and_folders_are_refused_in_one_line(prepared, tmp_p
     refused(run(*words, "--prevalence", "0.0001"), capfd, "leaves no patch of a class")
     refused(run(*words, "--kimg", "0"), capfd, "give more than 0")
     refused(run(*words, "--kimg", "nan"), capfd, "give more than 0")
-    refused(run(*words, "--seed", "-1"), capfd, "-1 is not in the range")
+    refused(run(*words, "--seed", "-1"), capfd, "greater than or equal to 0")
     toy_task.write(tmp_path / "toy")
     other = ["gan", "train", "--data-dir", tmp_path / "toy", "--run", tmp_path / "run"]
     refused(run(*other), capfd, "does not fit shapes patches")
