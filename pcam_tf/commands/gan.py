@@ -56,7 +56,7 @@ def train(
     except KeyboardInterrupt:
         options.log.info("\nThe same command resumes after the last check.")
         raise
-    return f"{history.to_string(index=False)}\nrun {run}"
+    return f"{history.to_string(index=False)}\nrun {run}: use it by gan sample --run {run}"
 
 
 def sample(
@@ -115,7 +115,10 @@ def judge(
     generator, task = generated.load(run), data.task_of(source)
     made = data.open_source(generated_dir)
     if generator.digest not in made.info.description:
-        raise InputError(f"{generated_dir} holds no patches of the generator in {run}.")
+        raise InputError(
+            f"{generated_dir} holds no patches of the generator in {run}: give that generator's "
+            "run by --run."
+        )
     side = generator.recipe.side_px
     ids = pd.read_csv(run / "training-ids.csv", dtype=str, keep_default_na=False)["id"]
     training = patches.read(source, "train", side, ids)
@@ -151,8 +154,8 @@ def study(
         bool,
         typer.Option(
             "--fine-tuned",
-            help="Train whole networks by the main remedies, about an hour, instead of heads on "
-            "frozen features.",
+            help="Train whole networks by the main remedies, about 90 minutes, instead of heads "
+            "on frozen features.",
         ),
     ] = False,
     run: Annotated[

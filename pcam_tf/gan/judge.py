@@ -153,7 +153,7 @@ def rows(judged: dict[str, dict]) -> list[dict]:
             ("kid", "_floor", "_other_slides"),
             ("precision", "_floor", "_other_slides"),
             ("recall", "_floor", "_other_slides"),
-            ("real_or_generated_auc", "_floor", None),
+            ("real_or_generated_auc", None, "_floor"),
             ("label_fidelity", None, "_real"),
             ("label_auc", None, "_real"),
         ):

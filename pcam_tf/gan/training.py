@@ -109,6 +109,11 @@ def _claim(run):
     path, others = run.folder / "generator.json", ("recipe.json", "history.csv")
     if not path.is_file() and any((run.folder / name).exists() for name in others):
         raise InputError(f"{run.folder} holds a run that is no generator's: name another.")
+    if (run.folder / "generator.keras").is_file() and not (run.folder / "history.csv").is_file():
+        raise InputError(
+            f"{run.folder} holds a generator without its training, such as the shipped one: name "
+            "another folder."
+        )
     claim(path, run.describe(), "run")
 
 

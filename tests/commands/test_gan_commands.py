@@ -40,7 +40,7 @@ def test_a_generator_is_trained_sampled_judged_and_added(
     assert json.loads((tmp_path / "judged.json").read_text())["tumour"]["patches"] == 24
     assert run("audit", "--data-dir", made) == 0
     capfd.readouterr()
-    refused(run("gan", "judge", "--generated", prepared, *words), capfd, "holds no patches of the")
+    refused(run("gan", "judge", "--generated", prepared, *words), capfd, "generator's run by --run")
     synthetic = run(*judged[:4], "--run", folder)  # which have the same ids
     refused(synthetic, capfd, "does not hold the patches that the generator")
     refused(run("gan", "sample", "--run", folder, "--output", made), capfd, "exists: delete it")

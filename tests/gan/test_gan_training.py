@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -199,6 +200,15 @@ def test_the_folder_of_another_run_is_refused(finished, tmp_path):
     with pytest.raises(InputError, match="holds a run that is no generator's"):
         training.train(run_in(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.json"]
+
+
+def test_a_generator_without_its_training_is_not_trained_over(finished, tmp_path):
+    for name in ("generator.json", "generator.keras"):  # as the shipped one
+        shutil.copy(finished / name, tmp_path)
+    before = (tmp_path / "generator.keras").read_bytes()
+    with pytest.raises(InputError, match="a generator without its training"):
+        training.train(run_in(tmp_path))
+    assert (tmp_path / "generator.keras").read_bytes() == before
 
 
 def test_no_tumour_and_a_wrong_side_are_refused(tmp_path):
