@@ -116,6 +116,7 @@ def _of_class(sets, values, label, name, features, probabilities, rng):
         sets.held_out.image[rows["held_out"][:MOST]],
         features,
         values["training"],
+        copied=rows["training"],
     )
     return numbers | {
         "highest_correlation": float(copies.nearest.max()),

@@ -103,6 +103,7 @@ def check(
     held_out: np.ndarray,
     features: Features,
     known: np.ndarray,
+    copied: np.ndarray,
     seed: int = 0,
 ) -> Check:
     """Look for copies of training patches, and measure how well this search works.
@@ -116,10 +117,12 @@ def check(
         held_out: patches of other slides, uint8 (k, side, side, 3).
         features: from patches to features.
         known: features of the training patches, (m, features).
-        seed: of the planted copies, as many as there are held-out patches (or training patches).
+        copied: rows of the training patches from which planted copies are made, of as many as
+            there are held-out patches.
+        seed: of the planted copies.
     """
     rng = np.random.default_rng(seed)
-    chosen = rng.permutation(len(training))[: len(held_out)]
+    chosen = rng.permutation(copied)[: len(held_out)]
     planted = disguised(training[chosen], rng)
 
     def search(patches):

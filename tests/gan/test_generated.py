@@ -74,8 +74,10 @@ def test_judging_tells_a_poor_generator_from_real_patches(finished):
 
 def test_judging_copies_of_the_training_patches_finds_them():
     real = drawn(120)
-    found = judge.judge(judge.Sets(real, real, drawn(60, "validation")), PCAM, features)
+    found = judge.judge(judge.Sets(real, real, drawn(160, "validation")), PCAM, features)
     for numbers in found.values():
+        # Copies are planted of training patches of the class, of which there are 60.
+        assert numbers["copies"]["planted"] == numbers["copies_by_pixels"]["planted"] == 60
         for way in ("pixels", "features"):
             assert numbers[f"copies_by_{way}"]["generated"] == numbers["copies"]["generated"] == 60
 

@@ -34,10 +34,15 @@ def test_the_check_counts_copies_and_measures_itself(drawn):
 
     copies = memorisation.disguised(training[:5], np.random.default_rng(2))
     found = memorisation.check(
-        np.concatenate([copies, held_out[:20]]), training, held_out[20:], crude, crude(training)
+        np.concatenate([copies, held_out[:20]]),
+        training,
+        held_out[20:],
+        crude,
+        crude(training),
+        copied=np.arange(5, 65),
     )
-    assert found.patches == {"generated": 25, "planted": 108, "held_out": 108}
-    assert found.by_pixels == {"generated": 5, "planted": 108, "held_out": 0}
+    assert found.patches == {"generated": 25, "planted": 60, "held_out": 108}
+    assert found.by_pixels == {"generated": 5, "planted": 60, "held_out": 0}
     assert found.by_features["held_out"] == 1  # 0.2 % of them, rounded up
     assert (found.nearest[:5] > memorisation.COPY_CORRELATION).all()
 
