@@ -31,7 +31,7 @@ Preset = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="smoke (minutes, synthetic patches), cpu (about an hour), strong (six hours) or gpu "
+        help="smoke (minutes, synthetic patches), cpu (about an hour), strong (two hours) or gpu "
         "(full PCam).",
     ),
 ]
